@@ -1,0 +1,1 @@
+//! The gRPC protocols we speak that no crate carries

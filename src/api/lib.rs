@@ -1,0 +1,1 @@
+//! Kubernetes objects we use, and pure rules about them

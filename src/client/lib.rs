@@ -1,0 +1,1 @@
+//! List and watch, read-only stores, patches, leases, events, credentials

@@ -1,0 +1,1 @@
+//! CoracleConfiguration: strict parsing with file and line

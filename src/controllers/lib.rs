@@ -1,0 +1,1 @@
+//! Workload, endpoint, namespace, identity and node controllers

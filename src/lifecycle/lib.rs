@@ -1,0 +1,1 @@
+//! Supervisor, readiness, shutdown, backoff, clock

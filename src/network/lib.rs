@@ -1,0 +1,1 @@
+//! CNI runtime, the built-in pod network, node routes

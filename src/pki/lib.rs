@@ -1,0 +1,1 @@
+//! Certificate authority, certificates, signing requests, service-account tokens

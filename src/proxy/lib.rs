@@ -1,0 +1,1 @@
+//! Makes Services reachable from this node

@@ -1,0 +1,218 @@
+//! From the document to [`Config`]: which fields there are, and what must hold between them.
+
+use ipnet::IpNet;
+
+use crate::{
+    Config, LogFormat, Mistake, NetworkProvider,
+    section::Section,
+    tree::{self, Node},
+};
+
+/// Sets `$target` where the section has the field; a wrong or absent one leaves the default.
+macro_rules! set {
+    ($target:expr, $value:expr) => {
+        if let Some(value) = $value {
+            $target = value.into();
+        }
+    };
+}
+
+pub(crate) fn config(text: &str) -> Result<Config, Vec<Mistake>> {
+    let root = tree::parse(text).map_err(|error| {
+        vec![Mistake::new(error.line, String::new(), format!("not valid YAML: {}", error.message))]
+    })?;
+    let mut mistakes = Vec::new();
+    let config = document(root, &mut mistakes);
+    mistakes.sort_by_key(|mistake| mistake.line);
+    if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+}
+
+fn document(root: Node, mistakes: &mut Vec<Mistake>) -> Config {
+    let mut config = Config::default();
+    let mut top = Section::new(String::new(), root, mistakes);
+    let line = top.line();
+    // The version may be left out while there is only one; a wrong one is told by `choice`.
+    top.choice("apiVersion", &[("coracle.dev/v1alpha1", ())]);
+    if top.text("kind").as_deref() != Some("CoracleConfiguration") {
+        top.mistake(line, "kind", "must be CoracleConfiguration (of coracle.dev/v1alpha1)");
+    }
+    set!(config.state_dir, top.text("stateDir"));
+    set!(config.run_dir, top.text("runDir"));
+    node(&mut config, top.section("node"));
+    server(&mut config, top.section("server"));
+    network(&mut config, top.section("network"));
+    runtime(&mut config, top.section("runtime"));
+    kubelet(&mut config, top.section("kubelet"));
+    components(&mut config, top.section("components"));
+    logging(&mut config, top.section("logging"));
+    top.finish();
+    config
+}
+
+fn node(config: &mut Config, mut section: Section<'_>) {
+    config.node.name = section.text("name");
+    config.node.ip = section.parsed("ip", "an IP address");
+    config.node.labels = section.texts("labels").unwrap_or_default().into_iter().collect();
+    section.finish();
+}
+
+fn server(config: &mut Config, mut section: Section<'_>) {
+    let server = &mut config.server;
+    set!(server.bind_address, section.parsed::<std::net::IpAddr>("bindAddress", "an IP address"));
+    set!(server.port, section.number::<u16>("port", 1, 65535));
+    server.advertise_address = section.parsed("advertiseAddress", "an IP address");
+    set!(server.extra_sans, section.parsed_list::<String>("extraSANs", "a name"));
+    section.finish();
+}
+
+fn network(config: &mut Config, mut section: Section<'_>) {
+    let network = &mut config.network;
+    let cidr = "an address range such as 10.244.0.0/16";
+    set!(network.pod_cidr, section.parsed::<IpNet>("podCIDR", cidr));
+    set!(network.service_cidr, section.parsed::<IpNet>("serviceCIDR", cidr));
+    set!(network.node_ports, section.parsed::<PortRange>("nodePortRange", "a range such as 30000-32767"));
+    let chain = section.text("chain");
+    let provider = section.choice("provider", &[("builtin", false), ("cni", true)]);
+    match (provider, chain) {
+        (Some(true), Some(path)) => network.provider = NetworkProvider::Chain(path.into()),
+        (Some(true), None) => {
+            section.mistake(section.line(), "chain", "provider cni needs the path of a conflist here");
+        }
+        (_, Some(_)) => section.mistake(section.line(), "chain", "only provider cni takes a chain"),
+        (_, None) => {}
+    }
+    set!(network.cni_conf_dir, section.text("cniConfDir"));
+    set!(network.cni_bin_dir, section.text("cniBinDir"));
+    if let Some(dirs) = section.parsed_list::<std::path::PathBuf>("cniPluginDirs", "a path") {
+        network.cni_plugin_dirs = dirs;
+    }
+    network.mtu = section.number("mtu", 576, 65535);
+    let (pods, services) = (network.pod_cidr, network.service_cidr);
+    if pods.contains(&services) || services.contains(&pods) {
+        let text =
+            format!("{services} and podCIDR {pods} overlap; choose ranges that do not share addresses");
+        section.mistake(section.line(), "serviceCIDR", text);
+    }
+    section.finish();
+}
+
+fn runtime(config: &mut Config, mut section: Section<'_>) {
+    set!(config.runtime.endpoint, section.text("endpoint"));
+    section.finish();
+}
+
+fn kubelet(config: &mut Config, mut section: Section<'_>) {
+    let kubelet = &mut config.kubelet;
+    set!(kubelet.root_dir, section.text("rootDir"));
+    set!(kubelet.pod_logs_dir, section.text("podLogsDir"));
+    kubelet.static_pod_path = section.text("staticPodPath").map(Into::into);
+    set!(kubelet.cgroup_root, section.text("cgroupRoot"));
+    set!(kubelet.port, section.number::<u16>("port", 1, 65535));
+    set!(kubelet.max_pods, section.number::<u32>("maxPods", 1, 10_000));
+    if let Some(addresses) = section.parsed_list("clusterDNS", "an IP address") {
+        kubelet.cluster_dns = addresses;
+    }
+    set!(kubelet.cluster_domain, section.text("clusterDomain"));
+    set!(kubelet.resolv_conf, section.text("resolvConf"));
+    section.finish();
+}
+
+fn components(config: &mut Config, mut section: Section<'_>) {
+    let components = &mut config.components;
+    set!(components.kubelet, section.bool("kubelet"));
+    set!(components.proxy, section.bool("proxy"));
+    set!(components.scheduler, section.bool("scheduler"));
+    set!(components.controllers, section.bool("controllers"));
+    section.finish();
+}
+
+fn logging(config: &mut Config, mut section: Section<'_>) {
+    set!(config.logging.level, section.text("level"));
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    set!(config.logging.format, section.choice("format", &formats));
+    section.finish();
+}
+
+/// `30000-32767`.
+struct PortRange(u16, u16);
+
+impl From<PortRange> for (u16, u16) {
+    fn from(range: PortRange) -> Self {
+        (range.0, range.1)
+    }
+}
+
+impl std::str::FromStr for PortRange {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (first, last) = text.split_once('-').ok_or("there is no dash")?;
+        let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+        match (port(first), port(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(Self(first, last)),
+            (Some(_), Some(_)) => Err("the first port is above the last"),
+            _ => Err("ports are numbers from 1 to 65535"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn mistakes(text: &str) -> Vec<String> {
+        let found = config(text).expect_err("a mistake");
+        found.iter().map(|m| format!("{}: {}: {}", m.line, m.field, m.text)).collect()
+    }
+
+    #[test]
+    fn an_empty_document_of_the_right_kind_is_the_default() {
+        assert_eq!(config("kind: CoracleConfiguration\n").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once_with_its_line() {
+        let text = "kind: CoracleConfiguration\nserver:\n  port: 70000\n  prot: 1\nnetwork:\n  podCIDR: 10.244.0.0/33\n  provider: magic\ncomponents:\n  proxy: maybe\n";
+        let found = mistakes(text);
+        assert_eq!(found.len(), 5, "{found:#?}");
+        assert_eq!(found[0], "3: server.port: must be between 1 and 65535");
+        assert_eq!(found[1], "4: server.prot: unknown field; did you mean \"port\"?");
+        assert!(
+            found[2].starts_with("6: network.podCIDR: \"10.244.0.0/33\" is not an address range"),
+            "{found:?}"
+        );
+        assert_eq!(found[3], "7: network.provider: \"magic\" is none of: builtin, cni");
+        assert_eq!(found[4], "9: components.proxy: must be true or false, not a text");
+    }
+
+    #[test]
+    fn a_field_that_stands_twice_is_named_with_both_lines() {
+        let found = mistakes("kind: CoracleConfiguration\nrunDir: /a\nrunDir: /b\n");
+        assert_eq!(found, ["3: runDir: stands twice (first in line 2); keep one of them"]);
+    }
+
+    #[test]
+    fn overlapping_ranges_are_refused() {
+        let found = mistakes("kind: CoracleConfiguration\nnetwork:\n  serviceCIDR: 10.244.8.0/24\n");
+        assert!(found[0].contains("10.244.8.0/24 and podCIDR 10.244.0.0/16 overlap"), "{found:?}");
+    }
+
+    #[test]
+    fn another_kind_is_refused() {
+        assert!(mistakes("kind: Pod\n")[0].contains("must be CoracleConfiguration"));
+    }
+
+    #[test]
+    fn text_that_is_not_yaml_names_its_line() {
+        assert!(mistakes("kind: CoracleConfiguration\nnode: [\n")[0].contains("not valid YAML"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "[ -~\n]{0,200}") {
+            drop(config(&text));
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Takes fields out of a map of the document, noting every mistake and going on.
+
+use std::{fmt::Display, str::FromStr};
+
+use crate::{
+    Mistake,
+    tree::{Entry, Node, Value},
+};
+
+/// One map of the document, read field by field. What nobody took by [`Section::finish`] is unknown.
+pub(crate) struct Section<'a> {
+    /// The path of this map, such as `network`; empty at the top.
+    path: String,
+    /// The line of the map, for what should be in it and is not.
+    line: u64,
+    entries: Vec<Entry>,
+    known: Vec<&'static str>,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl<'a> Section<'a> {
+    pub(crate) fn new(path: String, node: Node, mistakes: &'a mut Vec<Mistake>) -> Self {
+        let line = node.line;
+        let mut entries: Vec<Entry> = Vec::new();
+        match node.value {
+            Value::Map(found) => {
+                for entry in found {
+                    if let Some(first) = entries.iter().find(|e| e.key == entry.key) {
+                        let text = format!("stands twice (first in line {}); keep one of them", first.line);
+                        mistakes.push(Mistake::new(entry.line, join(&path, &entry.key), text));
+                    } else {
+                        entries.push(entry);
+                    }
+                }
+            }
+            Value::Null => {}
+            other => {
+                let text = format!("must be a map of fields, not {}", other.kind());
+                mistakes.push(Mistake::new(line, path.clone(), text));
+            }
+        }
+        Self { path, line, entries, known: Vec::new(), mistakes }
+    }
+
+    pub(crate) fn line(&self) -> u64 {
+        self.line
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<Node> {
+        self.known.push(key);
+        let index = self.entries.iter().position(|e| e.key == key)?;
+        let node = self.entries.remove(index).node;
+        (node.value != Value::Null).then_some(node)
+    }
+
+    pub(crate) fn mistake(&mut self, line: u64, key: &str, text: impl Into<String>) {
+        self.mistakes.push(Mistake::new(line, join(&self.path, key), text.into()));
+    }
+
+    /// A map inside this one; an absent one reads as empty.
+    pub(crate) fn section(&mut self, key: &'static str) -> Section<'_> {
+        let path = join(&self.path, key);
+        let node = self.take(key).unwrap_or(Node { line: self.line, value: Value::Null });
+        Section::new(path, node, self.mistakes)
+    }
+
+    pub(crate) fn text(&mut self, key: &'static str) -> Option<String> {
+        let node = self.take(key)?;
+        self.as_text(key, node).map(|(_, text)| text)
+    }
+
+    fn as_text(&mut self, key: &str, node: Node) -> Option<(u64, String)> {
+        match node.value {
+            Value::Text(text) => Some((node.line, text)),
+            Value::Integer(number) => Some((node.line, number.to_string())),
+            other => {
+                self.mistake(node.line, key, format!("must be a text, not {}", other.kind()));
+                None
+            }
+        }
+    }
+
+    /// A text with a form of its own, such as an address; `what` names the form in the message.
+    pub(crate) fn parsed<T: FromStr>(&mut self, key: &'static str, what: &str) -> Option<T>
+    where
+        T::Err: Display,
+    {
+        let node = self.take(key)?;
+        let (line, text) = self.as_text(key, node)?;
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.mistake(line, key, format!("\"{text}\" is not {what} ({error})"));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn parsed_list<T: FromStr>(&mut self, key: &'static str, what: &str) -> Option<Vec<T>>
+    where
+        T::Err: Display,
+    {
+        let node = self.take(key)?;
+        let Value::List(items) = node.value else {
+            self.mistake(node.line, key, format!("must be a list, not {}", node.value.kind()));
+            return None;
+        };
+        let mut values = Vec::new();
+        for (index, item) in items.into_iter().enumerate() {
+            let name = format!("{key}[{index}]");
+            let Some((line, text)) = self.as_text(&name, item) else { continue };
+            match text.parse() {
+                Ok(value) => values.push(value),
+                Err(error) => self.mistake(line, &name, format!("\"{text}\" is not {what} ({error})")),
+            }
+        }
+        Some(values)
+    }
+
+    pub(crate) fn bool(&mut self, key: &'static str) -> Option<bool> {
+        let node = self.take(key)?;
+        match node.value {
+            Value::Bool(value) => Some(value),
+            other => {
+                self.mistake(node.line, key, format!("must be true or false, not {}", other.kind()));
+                None
+            }
+        }
+    }
+
+    /// A whole number between `least` and `most`.
+    pub(crate) fn number<T: TryFrom<i64>>(&mut self, key: &'static str, least: i64, most: i64) -> Option<T> {
+        let node = self.take(key)?;
+        let number = match node.value {
+            Value::Integer(number) if (least..=most).contains(&number) => T::try_from(number).ok(),
+            Value::Integer(_) => None,
+            other => {
+                self.mistake(node.line, key, format!("must be a whole number, not {}", other.kind()));
+                return None;
+            }
+        };
+        if number.is_none() {
+            self.mistake(node.line, key, format!("must be between {least} and {most}"));
+        }
+        number
+    }
+
+    /// One of a few words.
+    pub(crate) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        let node = self.take(key)?;
+        let (line, text) = self.as_text(key, node)?;
+        let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            self.mistake(line, key, format!("\"{text}\" is none of: {}", words.join(", ")));
+        }
+        found
+    }
+
+    /// A map of texts, such as labels.
+    pub(crate) fn texts(&mut self, key: &'static str) -> Option<Vec<(String, String)>> {
+        let node = self.take(key)?;
+        let Value::Map(entries) = node.value else {
+            self.mistake(node.line, key, format!("must be a map of texts, not {}", node.value.kind()));
+            return None;
+        };
+        let mut texts = Vec::new();
+        for entry in entries {
+            let name = format!("{key}.{}", entry.key);
+            if let Some((_, text)) = self.as_text(&name, entry.node) {
+                texts.push((entry.key, text));
+            }
+        }
+        Some(texts)
+    }
+
+    /// Everything that nobody took is a mistake.
+    pub(crate) fn finish(self) {
+        for entry in &self.entries {
+            let near = self.known.iter().min_by_key(|known| distance(known, &entry.key));
+            let hint = match near {
+                Some(known) if distance(known, &entry.key) <= 3 => format!("; did you mean \"{known}\"?"),
+                _ => format!("; known here: {}", self.known.join(", ")),
+            };
+            let text = format!("unknown field{hint}");
+            self.mistakes.push(Mistake::new(entry.line, join(&self.path, &entry.key), text));
+        }
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
+}
+
+/// How many single-character edits (Levenshtein), without regard to case, lie between two words.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.to_ascii_lowercase(), b.to_ascii_lowercase());
+    let width = b.chars().count();
+    let mut row: Vec<usize> = (0..=width).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.chars().enumerate() {
+            let above = row[j + 1];
+            row[j + 1] = (diagonal + usize::from(x != y)).min(above + 1).min(row[j] + 1);
+            diagonal = above;
+        }
+    }
+    row[width]
+}

@@ -1,0 +1,23 @@
+# Everything a person or a machine runs. Targets say what they do with `make help`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+.PHONY: help up down test bench lint
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+up: ## from nothing to a cluster on this machine that serves the demo (as root)
+	@./deploy/up.sh
+
+down: ## undo `make up`: the machine is as it was
+	@./deploy/down.sh
+
+test: ## all tests (as root: they make network namespaces and run containers)
+	@./tests/run.sh
+
+bench: ## measure, and write tests/bench/RESULTS.md
+	@./tests/bench/run.sh
+
+lint: ## formatting, clippy, licences
+	@./tests/lint.sh

@@ -1,0 +1,61 @@
+#!/bin/bash
+# The container runtime of one Coracle host: an instance of containerd with its own root, state and socket.
+# usage: deploy/runtime.sh start STATE_DIR RUN_DIR IMAGES_DIR    starts it (nothing to do if it runs) and loads the images
+#        deploy/runtime.sh stop  STATE_DIR RUN_DIR               ends it, its shims and its mounts
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+usage="usage: deploy/runtime.sh start STATE_DIR RUN_DIR IMAGES_DIR | stop STATE_DIR RUN_DIR"
+action=${1:?$usage} state=${2:?$usage} run=${3:?$usage}
+socket=$run/containerd.sock
+pidfile=$run/containerd.pid
+
+answers() { ctr --address "$socket" --connect-timeout 1s version >/dev/null 2>&1; }
+ours() { [ -r "$pidfile" ] && [ "$(tr '\0' ' ' <"/proc/$(cat "$pidfile")/cmdline" 2>/dev/null)" = "containerd --config $run/containerd.toml " ]; }
+
+start() {
+  local images=${1:?$usage}
+  mkdir -p -m 0711 "$state" "$run"
+  mkdir -p "$run/cni/bin" "$run/cni/net.d"
+  if ! ours; then
+    sed -e "s#@STATE@#$state#g" -e "s#@RUN@#$run#g" "$here/containerd.toml" >"$run/containerd.toml"
+    setsid containerd --config "$run/containerd.toml" >>"$state/containerd.log" 2>&1 </dev/null &
+    echo $! >"$pidfile"
+    for _ in $(seq 1 150); do
+      answers && break
+      ours || { echo "containerd ended at once; its log, $state/containerd.log, ends with:" >&2; tail -n 5 "$state/containerd.log" >&2; exit 1; }
+      sleep 0.1
+    done
+    answers || { echo "containerd did not answer on $socket within 15 s; see $state/containerd.log" >&2; exit 1; }
+  fi
+  for image in "$images"/*.tar; do
+    ctr --address "$socket" --namespace k8s.io images import "$image" >/dev/null
+  done
+}
+
+stop() {
+  if ours; then
+    pid=$(cat "$pidfile")
+    kill "$pid" 2>/dev/null || true
+    for _ in $(seq 1 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+    kill -9 "$pid" 2>/dev/null || true
+  fi
+  # Shims outlive their containerd; ours are those that were told our socket.
+  for cmdline in /proc/[0-9]*/cmdline; do
+    if tr '\0' ' ' <"$cmdline" 2>/dev/null | grep -qF -- "-address $socket "; then
+      shim=$(basename "$(dirname "$cmdline")")
+      # A container that still runs is a child of its shim.
+      pkill -9 -P "$shim" 2>/dev/null || true
+      kill -9 "$shim" 2>/dev/null || true
+    fi
+  done
+  # Deepest first: overlay roots, shared memory, network namespaces.
+  awk -v s="$state/" -v r="$run/" 'index($2, s) == 1 || index($2, r) == 1 {print $2}' /proc/self/mounts | sort -r |
+    while read -r mount; do umount -l "$mount" 2>/dev/null || true; done
+  rm -rf "$run/containerd" "$socket" "$socket.ttrpc" "$pidfile" "$run/containerd.toml" "$state/containerd" "$state/containerd.log"
+}
+
+case $action in
+start) start "${4:-}" ;;
+stop) stop ;;
+*) echo "$usage" >&2; exit 2 ;;
+esac

@@ -1,0 +1,1 @@
+//! Connections to nodes, pods and services: log, exec, attach, port-forward, proxy.

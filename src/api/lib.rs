@@ -7,5 +7,6 @@
 
 pub mod names;
 mod quote;
+pub mod selector;
 
 pub use quote::quote;

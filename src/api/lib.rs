@@ -6,6 +6,7 @@
 //! Objects are `k8s_openapi` types where a component holds them, and `serde_json::Value` where the API server does.
 
 pub mod names;
+pub mod quantity;
 mod quote;
 pub mod selector;
 

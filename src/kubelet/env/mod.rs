@@ -1,0 +1,1 @@
+//! A container's environment: env, envFrom, field and resource references.

@@ -1,0 +1,107 @@
+//! What identifies a pod, and small facts about it that many parts ask for.
+
+use std::{fmt, sync::Arc};
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+/// `metadata.uid`: one life of a pod. A static pod's is the hash of its file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodUid(Arc<str>);
+
+impl PodUid {
+    pub fn of(pod: &Pod) -> PodUid {
+        PodUid::from(pod.metadata.uid.as_deref().unwrap_or_default())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for PodUid {
+    fn from(uid: &str) -> PodUid {
+        PodUid(Arc::from(uid))
+    }
+}
+
+impl fmt::Display for PodUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Namespace and name: what people call a pod. Successive pods may share it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodName {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl PodName {
+    pub fn of(pod: &Pod) -> PodName {
+        PodName {
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl fmt::Display for PodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Init containers, then main containers.
+pub fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+    init_containers(pod).iter().chain(containers(pod))
+}
+
+pub fn containers(pod: &Pod) -> &[Container] {
+    pod.spec.as_ref().map_or(&[], |spec| &spec.containers)
+}
+
+pub fn init_containers(pod: &Pod) -> &[Container] {
+    pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()
+}
+
+/// An init container that stays: `restartPolicy: Always` (a sidecar).
+pub fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+pub fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
+    pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+pub fn is_host_network(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
+}
+
+/// `spec.terminationGracePeriodSeconds`, or the shorter one of a delete that has come.
+pub fn grace_seconds(pod: &Pod) -> i64 {
+    pod.metadata
+        .deletion_timestamp
+        .as_ref()
+        .and(pod.metadata.deletion_grace_period_seconds)
+        .or_else(|| pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds))
+        .unwrap_or(30)
+}
+
+/// Where a static pod or its mirror came from (upstream's annotation keys).
+pub mod annotations {
+    pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
+    pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+    pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
+    pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+}
+
+/// Came from a file of this node, not from the API.
+pub fn is_static(pod: &Pod) -> bool {
+    annotation(pod, annotations::CONFIG_SOURCE).is_some_and(|source| source != "api")
+}
+
+/// The API's image of a static pod; nothing runs because of it.
+pub fn is_mirror(pod: &Pod) -> bool {
+    annotation(pod, annotations::CONFIG_MIRROR).is_some()
+}

@@ -1,0 +1,1 @@
+//! A runtime that keeps state, for simulations.

@@ -1,0 +1,3 @@
+//! Runs pods: one task per pod.
+
+pub mod ports;

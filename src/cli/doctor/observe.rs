@@ -1,0 +1,111 @@
+//! Looks at the machine. Nothing is changed by looking.
+
+use std::{
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+
+use super::plan::{Cgroups, Facts};
+
+/// What to look for: where the configuration says things are.
+#[derive(Clone, Debug)]
+pub struct Questions {
+    pub runtime_socket: PathBuf,
+    pub state_dir: PathBuf,
+    /// Address and ports that must be free; none when coracle itself already runs on them.
+    pub ports: Vec<SocketAddr>,
+    /// The node's address, where the configuration gives it.
+    pub node_ip: Option<IpAddr>,
+}
+
+/// Programs that the container runtime and we start.
+const PROGRAMS: [&str; 2] = ["containerd", "runc"];
+
+#[must_use]
+pub fn observe(questions: &Questions) -> Facts {
+    let memory = meminfo();
+    Facts {
+        is_root: nix::unistd::geteuid().is_root(),
+        runtime_socket: questions.runtime_socket.display().to_string(),
+        runtime_error: UnixStream::connect(&questions.runtime_socket).err().map(|error| error.to_string()),
+        programs: PROGRAMS.into_iter().map(|name| (name, in_path(name))).collect(),
+        ports: questions.ports.iter().map(|address| (address.port(), taken(*address))).collect(),
+        cgroups: cgroups(),
+        overlay: std::fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("\toverlay")),
+        netfilter_error: netfilter().err().map(|error| error.to_string()),
+        node_ip: questions.node_ip.or_else(routed_address).map(|ip| ip.to_string()),
+        host_name: nix::unistd::gethostname()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default(),
+        state_dir: questions.state_dir.display().to_string(),
+        state_free_bytes: free_bytes(&questions.state_dir),
+        swap_bytes: memory("SwapTotal:"),
+        memory_bytes: memory("MemTotal:"),
+    }
+}
+
+fn in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// Why a port cannot be bound, if it cannot.
+fn taken(address: SocketAddr) -> Option<String> {
+    TcpListener::bind(address).err().map(|error| error.to_string())
+}
+
+fn cgroups() -> Cgroups {
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return Cgroups::V2;
+    }
+    let Ok(text) = std::fs::read_to_string("/proc/self/mountinfo") else { return Cgroups::Missing };
+    // ... - cgroup cgroup rw,cpu,cpuacct
+    let mut controllers: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.split_once(" - cgroup ").map(|(_, rest)| rest))
+        .filter_map(|rest| rest.split(' ').nth(1))
+        .flat_map(|options| options.split(',').skip(1).map(str::to_string))
+        .filter(|option| !option.contains('=') && option != "relatime" && option != "xattr")
+        .collect();
+    controllers.sort();
+    controllers.dedup();
+    if controllers.is_empty() { Cgroups::Missing } else { Cgroups::V1 { controllers } }
+}
+
+fn netfilter() -> nix::Result<()> {
+    socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)
+        .map(drop)
+}
+
+/// The address from which packets to the outside would leave. No packet is sent.
+fn routed_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // An address of the documentation range (RFC 5737): only the route to it is asked for.
+    socket.connect("203.0.113.1:9").ok()?;
+    socket
+        .local_addr()
+        .ok()
+        .map(|address| address.ip())
+        .filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
+}
+
+/// Free space where `dir` is, or where it would be made.
+fn free_bytes(dir: &Path) -> Option<u64> {
+    let existing = dir.ancestors().find(|ancestor| ancestor.exists())?;
+    let stat = nix::sys::statvfs::statvfs(existing).ok()?;
+    Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
+/// A reader of `/proc/meminfo`: bytes of a row, 0 where it is missing.
+fn meminfo() -> impl Fn(&str) -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    move |row| {
+        let kib = text
+            .lines()
+            .find_map(|line| line.strip_prefix(row)?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024
+    }
+}

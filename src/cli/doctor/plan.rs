@@ -1,0 +1,256 @@
+//! Judges the facts about a machine.
+#![deny(clippy::disallowed_methods)]
+
+/// What was found on the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    pub is_root: bool,
+    /// The runtime's socket and why it cannot be connected to, if so.
+    pub runtime_socket: String,
+    pub runtime_error: Option<String>,
+    /// Programs that were looked for, and whether each was found.
+    pub programs: Vec<(&'static str, bool)>,
+    /// Ports that are needed, and the error of binding each.
+    pub ports: Vec<(u16, Option<String>)>,
+    pub cgroups: Cgroups,
+    pub overlay: bool,
+    /// The error of opening a netfilter socket, if any.
+    pub netfilter_error: Option<String>,
+    pub node_ip: Option<String>,
+    pub host_name: String,
+    pub state_dir: String,
+    pub state_free_bytes: Option<u64>,
+    pub swap_bytes: u64,
+    pub memory_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cgroups {
+    V2,
+    /// v1, with the controllers that are mounted.
+    V1 {
+        controllers: Vec<String>,
+    },
+    Missing,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub name: &'static str,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Well(String),
+    Warning { what: String, mend: String },
+    Broken { what: String, mend: String },
+}
+
+const GIB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+/// The controllers without which pods cannot be limited or counted.
+const NEEDED_CONTROLLERS: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
+
+type Check = fn(&Facts) -> Outcome;
+
+#[must_use]
+pub fn examine(facts: &Facts) -> Vec<Finding> {
+    let checks: [(&'static str, Check); 10] = [
+        ("user", user),
+        ("programs", programs),
+        ("runtime", runtime),
+        ("cgroups", cgroups),
+        ("overlayfs", overlay),
+        ("nftables", netfilter),
+        ("ports", ports),
+        ("address", address),
+        ("disk", disk),
+        ("memory", memory),
+    ];
+    checks.into_iter().map(|(name, check)| Finding { name, outcome: check(facts) }).collect()
+}
+
+fn well(text: impl Into<String>) -> Outcome {
+    Outcome::Well(text.into())
+}
+
+fn broken(what: impl Into<String>, mend: impl Into<String>) -> Outcome {
+    Outcome::Broken { what: what.into(), mend: mend.into() }
+}
+
+fn warning(what: impl Into<String>, mend: impl Into<String>) -> Outcome {
+    Outcome::Warning { what: what.into(), mend: mend.into() }
+}
+
+fn user(facts: &Facts) -> Outcome {
+    if facts.is_root {
+        return well("root");
+    }
+    broken("not root: pods need namespaces, cgroups and packet rules", "run it again with sudo")
+}
+
+fn programs(facts: &Facts) -> Outcome {
+    let missing: Vec<&str> =
+        facts.programs.iter().filter(|(_, found)| !found).map(|(name, _)| *name).collect();
+    if missing.is_empty() {
+        let names: Vec<&str> = facts.programs.iter().map(|(name, _)| *name).collect();
+        return well(names.join(", "));
+    }
+    broken(
+        format!("not found: {}", missing.join(", ")),
+        format!("apt-get install --no-install-recommends {}", missing.join(" ")),
+    )
+}
+
+fn runtime(facts: &Facts) -> Outcome {
+    match &facts.runtime_error {
+        None => well(format!("answers on {}", facts.runtime_socket)),
+        Some(error) => broken(
+            format!("no container runtime on {}: {error}", facts.runtime_socket),
+            "start it (systemctl start containerd), or set runtime.endpoint in the configuration to its socket",
+        ),
+    }
+}
+
+fn cgroups(facts: &Facts) -> Outcome {
+    match &facts.cgroups {
+        Cgroups::V2 => well("v2"),
+        Cgroups::Missing => broken("not mounted", "mount -t cgroup2 none /sys/fs/cgroup"),
+        Cgroups::V1 { controllers } => {
+            let missing: Vec<&str> = NEEDED_CONTROLLERS
+                .into_iter()
+                .filter(|need| !controllers.iter().any(|c| c == need))
+                .collect();
+            if missing.is_empty() {
+                return well(format!("v1 ({})", controllers.join(", ")));
+            }
+            broken(
+                format!("v1 without {}", missing.join(", ")),
+                "boot with systemd.unified_cgroup_hierarchy=1 for v2, or mount these controllers",
+            )
+        }
+    }
+}
+
+fn overlay(facts: &Facts) -> Outcome {
+    if facts.overlay {
+        well("there")
+    } else {
+        broken("the kernel does not know overlayfs", "modprobe overlay")
+    }
+}
+
+fn netfilter(facts: &Facts) -> Outcome {
+    match &facts.netfilter_error {
+        None => well("there"),
+        Some(error) => broken(format!("nf_tables cannot be reached: {error}"), "modprobe nf_tables"),
+    }
+}
+
+fn ports(facts: &Facts) -> Outcome {
+    let taken: Vec<String> = facts
+        .ports
+        .iter()
+        .filter_map(|(port, error)| error.as_ref().map(|error| format!("{port} ({error})")))
+        .collect();
+    if taken.is_empty() {
+        let ports: Vec<String> = facts.ports.iter().map(|(port, _)| port.to_string()).collect();
+        return well(format!("{} are free", ports.join(" and ")));
+    }
+    broken(
+        format!("in use: {}", taken.join(", ")),
+        "end the program that `ss -ltnp` shows there, or set server.port and kubelet.port in the configuration",
+    )
+}
+
+fn address(facts: &Facts) -> Outcome {
+    match &facts.node_ip {
+        Some(ip) => well(format!("{} is {ip}", facts.host_name)),
+        None => broken("this machine has no address besides loopback", "set node.ip in the configuration"),
+    }
+}
+
+fn disk(facts: &Facts) -> Outcome {
+    match facts.state_free_bytes {
+        None => warning(format!("cannot tell the free space of {}", facts.state_dir), "look with df -h"),
+        Some(free) if free < 256 * MIB => broken(
+            format!("{} MiB free in {}", free / MIB, facts.state_dir),
+            "free some space, or set stateDir to another disk",
+        ),
+        Some(free) if free < 2 * GIB => warning(
+            format!("{} MiB free in {}: images soon fill it", free / MIB, facts.state_dir),
+            "free some space, or set stateDir to another disk",
+        ),
+        Some(free) => well(format!("{} GiB free in {}", free / GIB, facts.state_dir)),
+    }
+}
+
+fn memory(facts: &Facts) -> Outcome {
+    if facts.memory_bytes < 256 * MIB {
+        return warning(
+            format!("{} MiB of memory", facts.memory_bytes / MIB),
+            "pods will be short of it: add some",
+        );
+    }
+    let swap = if facts.swap_bytes > 0 { ", swap on (pods do not use it)" } else { "" };
+    well(format!("{} MiB{swap}", facts.memory_bytes / MIB))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn healthy() -> Facts {
+        Facts {
+            is_root: true,
+            runtime_socket: "/run/c.sock".into(),
+            runtime_error: None,
+            programs: vec![("runc", true)],
+            ports: vec![(6443, None)],
+            cgroups: Cgroups::V2,
+            overlay: true,
+            netfilter_error: None,
+            node_ip: Some("10.0.0.1".into()),
+            host_name: "a".into(),
+            state_dir: "/var/lib/coracle".into(),
+            state_free_bytes: Some(10 * GIB),
+            swap_bytes: 0,
+            memory_bytes: GIB,
+        }
+    }
+
+    fn broken_names(facts: &Facts) -> Vec<&'static str> {
+        let findings = examine(facts);
+        findings.into_iter().filter(|f| matches!(f.outcome, Outcome::Broken { .. })).map(|f| f.name).collect()
+    }
+
+    #[test]
+    fn a_healthy_machine_has_nothing_broken() {
+        assert_eq!(broken_names(&healthy()), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn each_broken_fact_is_found_alone() {
+        let cases: [(Facts, &str); 7] = [
+            (Facts { is_root: false, ..healthy() }, "user"),
+            (Facts { programs: vec![("runc", false)], ..healthy() }, "programs"),
+            (Facts { runtime_error: Some("No such file".into()), ..healthy() }, "runtime"),
+            (Facts { cgroups: Cgroups::V1 { controllers: vec!["cpu".into()] }, ..healthy() }, "cgroups"),
+            (Facts { ports: vec![(6443, Some("Address already in use".into()))], ..healthy() }, "ports"),
+            (Facts { node_ip: None, ..healthy() }, "address"),
+            (Facts { state_free_bytes: Some(MIB), ..healthy() }, "disk"),
+        ];
+        for (facts, name) in cases {
+            assert_eq!(broken_names(&facts), [name]);
+        }
+    }
+
+    #[test]
+    fn a_missing_program_comes_with_the_command_that_installs_it() {
+        let facts = Facts { programs: vec![("runc", false), ("containerd", false)], ..healthy() };
+        let finding = examine(&facts).into_iter().find(|f| f.name == "programs").unwrap();
+        let Outcome::Broken { mend, .. } = finding.outcome else { panic!("{finding:?}") };
+        assert_eq!(mend, "apt-get install --no-install-recommends runc containerd");
+    }
+}

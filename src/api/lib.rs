@@ -5,9 +5,18 @@
 //!
 //! Objects are `k8s_openapi` types where a component holds them, and `serde_json::Value` where the API server does.
 
+pub mod conditions;
+pub mod constants;
+pub mod duration;
+pub mod int_or_string;
 pub mod names;
+pub mod node_affinity;
+pub mod pods;
 pub mod quantity;
 mod quote;
+pub mod references;
 pub mod selector;
+pub mod taints;
+pub mod time;
 
 pub use quote::quote;

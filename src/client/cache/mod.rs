@@ -6,6 +6,7 @@
 //! ```
 
 mod changes;
+mod events;
 mod index;
 mod reflector;
 mod store;
@@ -172,3 +173,6 @@ fn start<W: Wire, T: Kept>(
     });
     store
 }
+
+#[cfg(test)]
+mod tests;

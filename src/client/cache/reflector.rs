@@ -9,15 +9,13 @@
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
-    pin::pin,
     time::Duration,
 };
 
-use futures_util::{Stream, StreamExt};
 use http::{HeaderValue, header::ACCEPT};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
 use kube::{
-    api::{ListParams, WatchEvent, WatchParams},
+    api::{ListParams, WatchParams},
     core::Request,
 };
 use lifecycle::Backoff;
@@ -28,6 +26,7 @@ use tracing::{debug, warn};
 
 use super::{
     Kept, MetaObject, Selector,
+    events::{Event, Events, WatchError},
     store::{Arrived, Store, Version},
 };
 use crate::{Client, ObjectKey};
@@ -88,16 +87,16 @@ pub(super) async fn run<W: Wire, T: Kept>(
     loop {
         match list(client, target, keep).await {
             Ok(listed) => {
-                failures = 0;
                 store.replace(listed.objects, &listed.unreadable);
-                watch(client, target, keep, store, listed.resource_version).await;
+                let progressed = watch(client, target, keep, store, listed.resource_version).await;
+                // A server that lists but never watches must not be hammered either.
+                failures = if progressed { 0 } else { failures + 1 };
             }
             Err(error) => {
                 failures += 1;
                 warn!(resource = %target.resource, failures, error = &error as &dyn std::error::Error, "list failed");
             }
         }
-        // Also after a refused watch: an API server that lists but never watches is not hammered.
         sleep(BACKOFF.jittered(failures.max(1), seed())).await;
     }
 }
@@ -156,15 +155,16 @@ async fn list<W: Wire, T>(
     }
 }
 
-/// Follows changes from `version` until the server will not go on from there.
+/// Follows changes from `version` until the server will not go on from there. True if it went on at all.
 async fn watch<W: Wire, T: Kept>(
     client: &Client,
     target: &Target,
     keep: &(impl Fn(W) -> T + Sync),
     store: &Store<T>,
     mut version: String,
-) {
+) -> bool {
     let mut failures = 0_u32;
+    let mut progressed = false;
     loop {
         if failures > 0 {
             sleep(BACKOFF.jittered(failures, seed())).await;
@@ -172,8 +172,11 @@ async fn watch<W: Wire, T: Kept>(
         let started = Instant::now();
         let before = version.clone();
         match watch_once(client, target, keep, store, &mut version).await {
-            Ended::Relist => return,
-            Ended::Resume if version != before || started.elapsed() >= SHORT_WATCH => failures = 0,
+            Ended::Relist => return progressed || version != before || started.elapsed() >= SHORT_WATCH,
+            Ended::Resume if version != before || started.elapsed() >= SHORT_WATCH => {
+                failures = 0;
+                progressed = true;
+            }
             Ended::Resume => failures += 1,
         }
     }
@@ -193,55 +196,46 @@ async fn watch_once<W: Wire, T: Kept>(
 ) -> Ended {
     // Spread, so that the watches of many clients do not end together.
     let asked = 300 + u32::try_from(seed() % 300).unwrap_or(0);
-    let stream = match open(client, target, version, asked).await {
-        Ok(stream) => stream,
-        Err(error) => return refused(target, &error),
+    let mut events = match open(client, target, version, asked).await {
+        Ok(events) => events,
+        Err(error) => return after(target, &error),
     };
-    let mut stream = pin!(stream);
     let patience = Duration::from_secs(u64::from(asked)) + WATCH_MARGIN;
     loop {
-        let event = match timeout(patience, stream.next()).await {
-            Ok(Some(Ok(event))) => event,
-            Ok(None) | Err(_) => return Ended::Resume,
-            Ok(Some(Err(kube::Error::SerdeError(error)))) => {
-                warn!(resource = %target.resource, error = &error as &dyn std::error::Error, "watch event cannot be read");
-                continue;
-            }
-            Ok(Some(Err(error))) => {
-                debug!(resource = %target.resource, error = &error as &dyn std::error::Error, "watch was cut");
-                return Ended::Resume;
-            }
+        let event = match timeout(patience, events.next::<W>()).await {
+            Ok(Ok(Some(event))) => event,
+            Ok(Ok(None)) | Err(_) => return Ended::Resume,
+            Ok(Err(error)) => return after(target, &error),
         };
-        match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+        let seen = match event {
+            Event::Applied(object) => {
                 let arrived = arrived(object, keep);
-                if let Some(seen) = &arrived.version.resource_version {
-                    version.clone_from(seen);
-                }
+                let seen = arrived.version.resource_version.clone();
                 store.apply(arrived);
+                seen
             }
-            WatchEvent::Deleted(mut object) => {
+            Event::Deleted(mut object) => {
                 let meta = object.metadata();
-                if let Some(seen) = &meta.resource_version {
-                    version.clone_from(seen);
-                }
                 store.remove(&ObjectKey::of(meta));
+                meta.resource_version.take()
             }
-            WatchEvent::Bookmark(bookmark) => *version = bookmark.metadata.resource_version,
-            WatchEvent::Error(status) => {
+            Event::Bookmark(seen) => Some(seen),
+            Event::Unreadable { version, error } => {
+                warn!(resource = %target.resource, error = &error as &dyn std::error::Error, "watch event cannot be read");
+                version
+            }
+            Event::Failed(status) => {
                 debug!(resource = %target.resource, code = status.code, message = %status.message, "watch ended by the server");
                 return Ended::Relist;
             }
+        };
+        if let Some(seen) = seen.filter(|seen| !seen.is_empty()) {
+            *version = seen;
         }
     }
 }
 
-async fn open<W: Wire>(
-    client: &Client,
-    target: &Target,
-    version: &str,
-    seconds: u32,
-) -> Result<impl Stream<Item = Result<WatchEvent<W>, kube::Error>> + use<W>, kube::Error> {
+async fn open(client: &Client, target: &Target, version: &str, seconds: u32) -> Result<Events, WatchError> {
     let params = WatchParams {
         label_selector: target.selector.labels.clone(),
         field_selector: target.selector.fields.clone(),
@@ -249,25 +243,25 @@ async fn open<W: Wire>(
         timeout: Some(seconds),
         send_initial_events: false,
     };
-    let mut request =
-        Request::new(target.path.as_str()).watch(&params, version).map_err(kube::Error::BuildRequest)?;
+    let mut request = Request::new(target.path.as_str())
+        .watch(&params, version)
+        .map_err(|error| WatchError::Start(kube::Error::BuildRequest(error)))?;
     if target.metadata_only {
         request.headers_mut().insert(ACCEPT, METADATA);
     }
-    client.request_events::<W>(request).await
+    Events::open(client, request).await
 }
 
-/// A watch that did not start. What the server answered decides; silence says nothing about the version.
-fn refused(target: &Target, error: &kube::Error) -> Ended {
+/// What to do after a watch failed. What the server answered decides; silence says nothing about the version.
+fn after(target: &Target, error: &WatchError) -> Ended {
+    debug!(resource = %target.resource, error = error as &dyn std::error::Error, "watch failed");
     match error {
-        kube::Error::Api(status) if status.code == 429 || (status.code >= 500 && status.code != 504) => {
+        // 504 is how a server says that it does not know so new a version.
+        WatchError::Refused(status) if status.code == 429 || (status.code >= 500 && status.code != 504) => {
             Ended::Resume
         }
-        kube::Error::Api(status) => {
-            debug!(resource = %target.resource, code = status.code, message = %status.message, "watch refused");
-            Ended::Relist
-        }
-        _ => Ended::Resume,
+        WatchError::Refused(_) => Ended::Relist,
+        WatchError::Start(_) | WatchError::Cut(_) => Ended::Resume,
     }
 }
 

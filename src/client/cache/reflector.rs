@@ -88,6 +88,7 @@ pub(super) async fn run<W: Wire, T: Kept>(
         match list(client, target, keep).await {
             Ok(listed) => {
                 store.replace(listed.objects, &listed.unreadable);
+                store.saw(&listed.resource_version);
                 let progressed = watch(client, target, keep, store, listed.resource_version).await;
                 // A server that lists but never watches must not be hammered either.
                 failures = if progressed { 0 } else { failures + 1 };
@@ -230,6 +231,7 @@ async fn watch_once<W: Wire, T: Kept>(
             }
         };
         if let Some(seen) = seen.filter(|seen| !seen.is_empty()) {
+            store.saw(&seen);
             *version = seen;
         }
     }

@@ -5,7 +5,10 @@ use std::{
     fmt,
     hash::Hash,
     ops::Bound,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::RwLock;
@@ -25,6 +28,8 @@ pub struct Store<T> {
 struct Shared<T> {
     content: RwLock<Content<T>>,
     synced: watch::Sender<bool>,
+    /// The newest resourceVersion that the content includes.
+    seen: AtomicU64,
 }
 
 struct Content<T> {
@@ -73,6 +78,23 @@ impl<T> Store<T> {
     #[must_use]
     pub fn synced(&self) -> bool {
         *self.shared.synced.borrow()
+    }
+
+    /// Whether the content includes what was written at `resource_version`, an answer of the API to a
+    /// write of this resource. Whoever decides by the cache waits for its own writes to show first.
+    ///
+    /// Resource versions of one resource are ordered numbers (KEP-5504); one that is no number is never
+    /// waited for.
+    #[must_use]
+    pub fn has_seen(&self, resource_version: &str) -> bool {
+        resource_version.parse().is_ok_and(|version: u64| version <= self.shared.seen.load(Ordering::Acquire))
+            || resource_version.parse::<u64>().is_err()
+    }
+
+    pub(super) fn saw(&self, resource_version: &str) {
+        if let Ok(version) = resource_version.parse() {
+            self.shared.seen.fetch_max(version, Ordering::AcqRel);
+        }
     }
 
     /// Resolves when the store is synced. Never, if the API never answers: select with a deadline
@@ -168,7 +190,13 @@ impl<T: Send + Sync + 'static> Store<T> {
 
     pub(super) fn new() -> Self {
         let content = Content { objects: BTreeMap::new(), indexers: Vec::new(), subscribers: Vec::new() };
-        Self { shared: Arc::new(Shared { content: RwLock::new(content), synced: watch::Sender::new(false) }) }
+        Self {
+            shared: Arc::new(Shared {
+                content: RwLock::new(content),
+                synced: watch::Sender::new(false),
+                seen: AtomicU64::new(0),
+            }),
+        }
     }
 
     /// Takes a whole list as the truth: what is not in it is gone, what is the same is not touched.

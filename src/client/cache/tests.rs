@@ -166,6 +166,7 @@ async fn a_cut_watch_resumes_from_the_last_version_seen_also_by_bookmark() {
     drop(watch);
     let (uri, _watch) = server.on_watch().await;
     assert!(uri.contains("resourceVersion=40"), "{uri}");
+    assert!(server.store.has_seen("40") && !server.store.has_seen("41"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,164 @@
+//! Pods, and the pod templates inside of other kinds.
+//!
+//! ```text
+//!   defaults ─▶ validate (containers, env, probes, resources, security, scheduling, volumes) ─▶ update: what may change
+//! ```
+
+pub mod defaults;
+pub mod qos;
+pub mod validate;
+
+mod containers;
+mod env;
+mod ephemeral;
+mod probes;
+mod resources;
+mod scheduling;
+mod security;
+mod update;
+mod volumes;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::names;
+pub use ephemeral::EPHEMERAL_CONTAINERS;
+use serde_json::{Value, json};
+
+use super::at::At;
+use super::fill;
+use super::rules::Rules;
+use crate::registry::{DeleteOptions, Deletion};
+
+pub const PODS: Rules = Rules {
+    defaults: defaults::pod,
+    prepare_create,
+    prepare_status,
+    validate: validate::pod,
+    validate_create: validate::create,
+    validate_update: update::pod,
+    validate_status: update::status,
+    warnings,
+    deletion,
+    ..Rules::NONE
+};
+
+pub const POD_TEMPLATES: Rules = Rules {
+    defaults: |object| fill::within(object, "template", defaults::template),
+    validate: |at, found| validate::template(&at.get("template"), found),
+    ..Rules::NONE
+};
+
+fn prepare_create(pod: &mut Value) {
+    let mut status = json!({"phase": "Pending", "qosClass": qos::class(pod)});
+    let gated = pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty());
+    if gated {
+        status["conditions"] = json!([{
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }]);
+    }
+    pod["status"] = status;
+}
+
+/// The single address and the list of addresses tell the same.
+fn prepare_status(new: &mut Value, old: &Value) {
+    // Only a delete starts a pod's end, and only its owner's controller changes whose it is.
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences"] {
+        match old["metadata"].get(field) {
+            Some(value) => new["metadata"][field] = value.clone(),
+            None => fill::within(new, "metadata", |metadata| fill::remove(metadata, field)),
+        }
+    }
+    let status = &mut new["status"];
+    if !status.is_object() {
+        return;
+    }
+    if let Some(class) = old["status"].get("qosClass") {
+        fill::fill(status, "qosClass", class.clone());
+    }
+    for (single, list) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+        let first = status[list][0]["ip"].clone();
+        let one = status[single].clone();
+        if first.is_string() {
+            status[single] = first;
+        } else if one.as_str().is_some_and(|ip| !ip.is_empty()) {
+            status[list] = json!([{ "ip": one }]);
+        }
+    }
+    fill::fill(status, "phase", "Pending");
+}
+
+/// Who deletes a running pod waits for it to end; nobody waits for what does not run.
+fn deletion(pod: &Value, options: &DeleteOptions) -> Deletion {
+    let asked = options.grace_period_seconds;
+    let mut seconds = asked.or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(0);
+    let unscheduled = pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
+    let finished = matches!(pod["status"]["phase"].as_str(), Some("Failed" | "Succeeded"));
+    if unscheduled || finished {
+        seconds = 0;
+    }
+    if seconds < 0 {
+        seconds = 1;
+    }
+    if seconds == 0 { Deletion::Now } else { Deletion::Graceful { seconds } }
+}
+
+fn warnings(pod: &Value, old: Option<&Value>) -> Vec<String> {
+    if old.is_some() {
+        return Vec::new();
+    }
+    let mut warnings = Vec::new();
+    let complaints = names::dns1123_label(pod["metadata"]["name"].as_str().unwrap_or_default());
+    if !complaints.is_empty() {
+        warnings.push(format!(
+            "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            complaints.join(" ")
+        ));
+    }
+    warnings.extend(template_warnings(&At::root(pod).get("spec")));
+    warnings
+}
+
+/// Warnings that a template gives as well as a pod; `spec` is the pod spec.
+pub fn template_warnings(spec: &At<'_>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for list in ["containers", "initContainers"] {
+        for container in spec.get(list).items() {
+            duplicates(&container.get("env"), &mut warnings);
+        }
+    }
+    let mut seen = BTreeMap::new();
+    for port in spec.get("containers").items().flat_map(|c| c.get("ports").items()) {
+        let Some(number) = port.get("containerPort").int() else { continue };
+        let key =
+            (number, port.get("protocol").text(), port.get("hostPort").int(), port.get("hostIP").text());
+        if let Some(first) = seen.insert(key, port.path().to_owned()) {
+            warnings.push(format!("{}: duplicate port definition with {first}", port.path()));
+        }
+    }
+    if spec.get("terminationGracePeriodSeconds").int().is_some_and(|seconds| seconds < 0) {
+        let path = spec.get("terminationGracePeriodSeconds");
+        warnings.push(format!(
+            "{}: must be >= 0; negative values are invalid and will be treated as 1",
+            path.path()
+        ));
+    }
+    warnings
+}
+
+/// A variable that is named twice: the second one wins in the container, and may get lost in a merge.
+fn duplicates(list: &At<'_>, warnings: &mut Vec<String>) {
+    let mut seen = BTreeSet::new();
+    for item in list.items() {
+        let name = item.get("name").text();
+        if !seen.insert(name) {
+            let path = item.path();
+            warnings.push(format!(
+                "{path}: hides previous definition of {name:?}, which may be dropped when using apply"
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Pods as users write them, right and wrong.

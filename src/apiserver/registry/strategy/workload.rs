@@ -1,0 +1,194 @@
+//! Deployments and ReplicaSets.
+
+use serde_json::Value;
+
+use super::at::At;
+use super::fill::{fill, object_at, within};
+use super::findings::{Findings, IMMUTABLE};
+use super::rules::Rules;
+use super::{meta, pod};
+
+pub const DEPLOYMENTS: Rules = Rules {
+    defaults: |object| {
+        if let Some(strategy) = object.get_mut("spec").filter(|spec| spec.is_object()) {
+            deployment_defaults(strategy);
+        }
+    },
+    validate: deployment,
+    validate_update: selector_stays,
+    validate_status: |new, old, found| {
+        counts(&new.get("status"), &["updatedReplicas", "readyReplicas", "availableReplicas"], found);
+        let (now, then) = (new.get("status").get("collisionCount"), old.get("status").get("collisionCount"));
+        if now.int().unwrap_or_default() < then.int().unwrap_or_default() {
+            found.invalid(&now, "cannot be decremented");
+        }
+    },
+    warnings: template_warnings,
+    ..Rules::NONE
+};
+
+pub const REPLICA_SETS: Rules = Rules {
+    defaults: |object| {
+        within(object, "spec", |spec| {
+            fill(spec, "replicas", 1);
+            within(spec, "template", pod::defaults::template);
+        });
+    },
+    validate: replica_set,
+    validate_update: selector_stays,
+    validate_status: |new, _old, found| {
+        counts(&new.get("status"), &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"], found);
+    },
+    warnings: template_warnings,
+    ..Rules::NONE
+};
+
+fn deployment_defaults(spec: &mut Value) {
+    fill(spec, "replicas", 1);
+    fill(spec, "revisionHistoryLimit", 10);
+    fill(spec, "progressDeadlineSeconds", 600);
+    if let Some(strategy) = object_at(spec, "strategy") {
+        let kind = strategy.entry("type").or_insert_with(|| "RollingUpdate".into());
+        if kind == "" || kind.is_null() {
+            *kind = "RollingUpdate".into();
+        }
+        if kind == "RollingUpdate"
+            && let Some(rolling) = object_at(&mut spec["strategy"], "rollingUpdate")
+        {
+            for field in ["maxUnavailable", "maxSurge"] {
+                rolling.entry(field).or_insert_with(|| "25%".into());
+            }
+        }
+    }
+    within(spec, "template", pod::defaults::template);
+}
+
+fn deployment(object: &At<'_>, found: &mut Findings) {
+    let spec = object.get("spec");
+    found.not_negative(&spec.get("replicas"));
+    selector(&spec, found);
+    template(&spec, found);
+    strategy(&spec.get("strategy"), found);
+    found.not_negative(&spec.get("minReadySeconds"));
+    found.not_negative(&spec.get("revisionHistoryLimit"));
+    let deadline = spec.get("progressDeadlineSeconds");
+    found.not_negative(&deadline);
+    if deadline.int().is_some_and(|secs| secs <= spec.get("minReadySeconds").int().unwrap_or_default()) {
+        found.invalid(&deadline, "must be greater than minReadySeconds");
+    }
+}
+
+fn replica_set(object: &At<'_>, found: &mut Findings) {
+    let spec = object.get("spec");
+    found.not_negative(&spec.get("replicas"));
+    found.not_negative(&spec.get("minReadySeconds"));
+    selector(&spec, found);
+    template(&spec, found);
+}
+
+fn selector(spec: &At<'_>, found: &mut Findings) {
+    let selector = spec.get("selector");
+    if !selector.present() {
+        return found.required(&selector, "");
+    }
+    meta::label_selector(&selector, found);
+    if selector.get("matchLabels").is_empty() && selector.get("matchExpressions").is_empty() {
+        found.invalid(&selector, "empty selector is invalid for deployment");
+    }
+}
+
+fn template(spec: &At<'_>, found: &mut Findings) {
+    let (template, selector) = (spec.get("template"), spec.get("selector"));
+    if !template.present() {
+        return found.required(&template, "");
+    }
+    let labels = template.get("metadata").get("labels");
+    let empty = selector.get("matchLabels").is_empty() && selector.get("matchExpressions").is_empty();
+    if !empty && !meta::selects(&selector, &labels) {
+        let shown = if labels.present() { labels.value().clone() } else { serde_json::json!({}) };
+        found.invalid_value(&labels, shown, "`selector` does not match template `labels`");
+    }
+    pod::validate::template(&template, found);
+    let policy = template.get("spec").get("restartPolicy");
+    if !matches!(policy.text(), "" | "Always") {
+        found.not_supported(&policy, &["Always"]);
+    }
+    let deadline = template.get("spec").get("activeDeadlineSeconds");
+    if deadline.present() {
+        found.forbidden(&deadline, "activeDeadlineSeconds in ReplicaSet is not Supported");
+    }
+}
+
+fn strategy(at: &At<'_>, found: &mut Findings) {
+    let rolling = at.get("rollingUpdate");
+    match at.get("type").text() {
+        "Recreate" => {
+            if rolling.present() {
+                found.forbidden(&rolling, "may not be specified when strategy `type` is 'Recreate'");
+            }
+        }
+        "RollingUpdate" => {
+            let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
+            for at in [&unavailable, &surge] {
+                int_or_percent(at, found);
+            }
+            if is_zero(&unavailable) && is_zero(&surge) {
+                found.invalid(&unavailable, "may not be 0 when `maxSurge` is 0");
+            }
+            if percent(&unavailable).is_some_and(|percent| percent > 100) {
+                found.invalid(&unavailable, "must not be greater than 100%");
+            }
+        }
+        // Upstream names the strategy and not its type here.
+        _ => found.not_supported(at, &["Recreate", "RollingUpdate"]),
+    }
+}
+
+/// A number that is not negative, or a text such as `25%`.
+pub fn int_or_percent(at: &At<'_>, found: &mut Findings) {
+    match at.value() {
+        Value::Number(_) => found.not_negative(at),
+        Value::String(text) => found.complaints(at, api::names::percent(text)),
+        _ => {}
+    }
+}
+
+fn percent(at: &At<'_>) -> Option<i64> {
+    at.text().strip_suffix('%')?.parse().ok()
+}
+
+fn is_zero(at: &At<'_>) -> bool {
+    at.int() == Some(0) || percent(at) == Some(0)
+}
+
+fn selector_stays(new: &At<'_>, old: &At<'_>, found: &mut Findings) {
+    let (now, then) = (new.get("spec").get("selector"), old.get("spec").get("selector"));
+    if now.value() != then.value() {
+        found.invalid(&now, IMMUTABLE);
+    }
+}
+
+/// Counts of replicas are not negative, and no part is more than the whole.
+fn counts(status: &At<'_>, parts: &[&str], found: &mut Findings) {
+    let replicas = status.get("replicas");
+    let whole = replicas.int().unwrap_or_default();
+    for field in ["replicas", "observedGeneration"].iter().chain(parts) {
+        found.not_negative(&status.get(field));
+    }
+    for part in parts.iter().map(|name| status.get(name)) {
+        if part.int().is_some_and(|count| count > whole) {
+            found.invalid(&part, "cannot be greater than status.replicas");
+        }
+    }
+    let available = status.get("availableReplicas");
+    if available.int().unwrap_or_default() > status.get("readyReplicas").int().unwrap_or_default() {
+        found.invalid(&available, "cannot be greater than readyReplicas");
+    }
+}
+
+fn template_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
+    let at = At::root(object).get("spec").get("template").get("spec");
+    let same =
+        old.is_some_and(|old| old.pointer("/spec/template/spec") == object.pointer("/spec/template/spec"));
+    if same { Vec::new() } else { pod::template_warnings(&at) }
+}

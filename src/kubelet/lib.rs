@@ -6,5 +6,6 @@ pub mod pods;
 pub mod probes;
 pub mod runtime;
 pub mod server;
+pub mod status;
 pub mod volumes;
 pub mod worker;

@@ -105,3 +105,38 @@ pub fn is_static(pod: &Pod) -> bool {
 pub fn is_mirror(pod: &Pod) -> bool {
     annotation(pod, annotations::CONFIG_MIRROR).is_some()
 }
+
+pub fn restart_policy(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always")
+}
+
+/// Changes when a running container must be replaced: of its spec, only the image may change. The same number as
+/// upstream's, so that either agent keeps the containers that the other made.
+pub fn container_hash(container: &Container) -> u64 {
+    // FNV-1a over the text of the byte slice of the JSON of the two fields, as Go's %#v prints it.
+    let image = container.image.as_deref().unwrap_or_default();
+    let json = serde_json::json!({ "image": image, "name": container.name }).to_string();
+    let mut text = String::from("([]uint8)[");
+    for (at, byte) in json.bytes().enumerate() {
+        if at > 0 {
+            text.push(' ');
+        }
+        text.push_str(&byte.to_string());
+    }
+    text.push(']');
+    let hash =
+        text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    u64::from(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_container_hash_is_upstreams() {
+        let container =
+            Container { name: "web".into(), image: Some("busybox:1".into()), ..Container::default() };
+        assert_eq!(container_hash(&container), 0x2afe_472c);
+    }
+}

@@ -1,0 +1,198 @@
+//! The statuses of a pod's containers.
+#![deny(clippy::disallowed_methods)]
+
+use k8s_openapi::{
+    api::core::v1::{
+        Container, ContainerState as ShownState, ContainerStateRunning, ContainerStateTerminated,
+        ContainerStateWaiting, ContainerStatus, VolumeMountStatus,
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+
+use super::generate::Inputs;
+use crate::{
+    pods,
+    runtime::{ContainerState, Exit, ObservedContainer},
+    worker::{plan::should_restart, ports::Reading},
+};
+
+/// Of init containers, in the order of the spec.
+pub(super) fn init_statuses(inputs: &Inputs<'_>, shown: &[ContainerStatus]) -> Vec<ContainerStatus> {
+    let make = |container: &Container| {
+        let mut status = status(inputs, container, shown);
+        if !pods::is_sidecar(container) {
+            let ended = status.state.as_ref().and_then(|state| state.terminated.as_ref());
+            status.ready = ended.is_some_and(|ended| ended.exit_code == 0);
+        }
+        status
+    };
+    pods::init_containers(inputs.pod).iter().map(make).collect()
+}
+
+/// Of main containers, by name.
+pub(super) fn main_statuses(inputs: &Inputs<'_>, shown: &[ContainerStatus]) -> Vec<ContainerStatus> {
+    let mut statuses: Vec<ContainerStatus> =
+        pods::containers(inputs.pod).iter().map(|container| status(inputs, container, shown)).collect();
+    statuses.sort_by(|a, b| a.name.cmp(&b.name));
+    statuses
+}
+
+fn status(inputs: &Inputs<'_>, container: &Container, shown: &[ContainerStatus]) -> ContainerStatus {
+    let shown = shown.iter().find(|status| status.name == container.name);
+    let mut instances = inputs.observed.containers.iter().filter(|it| it.name == container.name);
+    let mut status = match instances.next() {
+        Some(latest) => observed(inputs, container, latest, shown),
+        None => unseen(inputs, container, shown),
+    };
+    let before = instances.find_map(|it| match &it.state {
+        ContainerState::Exited(exit) => Some(terminated(inputs, it, exit)),
+        _ => None,
+    });
+    if let Some(before) = before {
+        status.last_state = Some(ShownState { terminated: Some(before), ..ShownState::default() });
+    } else if status.last_state.is_none() {
+        status.last_state = shown.and_then(|shown| shown.last_state.clone());
+    }
+    explain_waiting(inputs, container, &mut status);
+    status.volume_mounts = volume_mounts(container);
+    status.resources.clone_from(&container.resources);
+    status.allocated_resources =
+        container.resources.as_ref().and_then(|resources| resources.requests.clone());
+    status
+}
+
+fn observed(
+    inputs: &Inputs<'_>,
+    container: &Container,
+    latest: &ObservedContainer,
+    shown: Option<&ContainerStatus>,
+) -> ContainerStatus {
+    let id = shown_id(inputs, latest);
+    let mut status = ContainerStatus {
+        name: container.name.clone(),
+        restart_count: i32::try_from(latest.attempt).unwrap_or(i32::MAX),
+        image: latest.image.clone(),
+        image_id: latest.image_id.clone(),
+        container_id: Some(id.clone()),
+        started: Some(false),
+        ..ContainerStatus::default()
+    };
+    let state = match &latest.state {
+        ContainerState::Running { started_at } => {
+            let reading = inputs.readings.iter().find(|reading| reading.id == latest.id);
+            let same = shown.filter(|shown| shown.container_id.as_ref() == Some(&id));
+            status.started = Some(started(container, reading, same));
+            status.ready = status.started == Some(true) && ready(container, reading, same);
+            let running = ContainerStateRunning { started_at: Some(Time(*started_at)) };
+            ShownState { running: Some(running), ..ShownState::default() }
+        }
+        ContainerState::Exited(exit) => {
+            ShownState { terminated: Some(terminated(inputs, latest, exit)), ..ShownState::default() }
+        }
+        ContainerState::Created | ContainerState::Unknown => {
+            ShownState { waiting: Some(ContainerStateWaiting::default()), ..ShownState::default() }
+        }
+    };
+    status.state = Some(state);
+    status
+}
+
+/// Nothing of it is in the runtime: it never ran, or it was removed, or it was lost.
+fn unseen(inputs: &Inputs<'_>, container: &Container, shown: Option<&ContainerStatus>) -> ContainerStatus {
+    let state_of = |shown: &ContainerStatus| shown.state.clone().unwrap_or_default();
+    if let Some(shown) = shown.filter(|shown| state_of(shown).terminated.is_some()) {
+        return shown.clone();
+    }
+    let reason =
+        if pods::init_containers(inputs.pod).is_empty() { "ContainerCreating" } else { "PodInitializing" };
+    let waiting = ContainerStateWaiting { reason: Some(reason.into()), message: None };
+    let mut status = ContainerStatus {
+        name: container.name.clone(),
+        image: container.image.clone().unwrap_or_default(),
+        state: Some(ShownState { waiting: Some(waiting), ..ShownState::default() }),
+        started: Some(false),
+        ..ContainerStatus::default()
+    };
+    let Some(shown) = shown else { return status };
+    status.restart_count = shown.restart_count;
+    status.last_state.clone_from(&shown.last_state);
+    if state_of(shown).running.is_some() {
+        // It ran, and nobody can say how it ended.
+        let lost = ContainerStateTerminated {
+            exit_code: 137,
+            reason: Some("ContainerStatusUnknown".into()),
+            message: Some(
+                "The container could not be located when the pod was deleted.  The container used to be Running".into(),
+            ),
+            ..ContainerStateTerminated::default()
+        };
+        status.last_state = Some(ShownState { terminated: Some(lost), ..ShownState::default() });
+        if inputs.pod.metadata.deletion_timestamp.is_none() {
+            status.restart_count += 1;
+        }
+    }
+    status
+}
+
+/// A container that should run and does not: the reason why the last try failed, with what ended it before.
+fn explain_waiting(inputs: &Inputs<'_>, container: &Container, status: &mut ContainerStatus) {
+    let Some(why) = inputs.waiting.get(&container.name) else { return };
+    let state = status.state.take().unwrap_or_default();
+    let exit = state.terminated.as_ref().map(|terminated| terminated.exit_code);
+    let sidecar = pods::is_sidecar(container);
+    if state.running.is_some() || !(sidecar || should_restart(inputs.pod, container, exit)) {
+        status.state = Some(state);
+        return;
+    }
+    if state.terminated.is_some() {
+        status.last_state = Some(ShownState { terminated: state.terminated, ..ShownState::default() });
+    }
+    let message = (!why.message.is_empty()).then(|| why.message.clone());
+    let waiting = ContainerStateWaiting { reason: Some(why.reason.clone()), message };
+    status.state = Some(ShownState { waiting: Some(waiting), ..ShownState::default() });
+}
+
+fn started(container: &Container, reading: Option<&Reading>, same: Option<&ContainerStatus>) -> bool {
+    if container.startup_probe.is_none() {
+        return true;
+    }
+    let measured = reading.and_then(|reading| reading.started);
+    measured.unwrap_or_else(|| same.is_some_and(|shown| shown.started == Some(true)))
+}
+
+fn ready(container: &Container, reading: Option<&Reading>, same: Option<&ContainerStatus>) -> bool {
+    if container.readiness_probe.is_none() {
+        return true;
+    }
+    // Not measured yet, which is so after a restart of the agent: what is shown stays.
+    reading.and_then(|reading| reading.ready).unwrap_or_else(|| same.is_some_and(|shown| shown.ready))
+}
+
+fn terminated(inputs: &Inputs<'_>, container: &ObservedContainer, exit: &Exit) -> ContainerStateTerminated {
+    ContainerStateTerminated {
+        exit_code: exit.code,
+        reason: Some(exit.reason.clone()).filter(|reason| !reason.is_empty()),
+        message: Some(exit.message.clone()).filter(|message| !message.is_empty()),
+        started_at: exit.started_at.map(Time),
+        finished_at: Some(Time(exit.finished_at)),
+        container_id: Some(shown_id(inputs, container)),
+        signal: None,
+    }
+}
+
+/// `containerd://…`
+fn shown_id(inputs: &Inputs<'_>, container: &ObservedContainer) -> String {
+    format!("{}://{}", inputs.runtime_name, container.id)
+}
+
+fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let mounts = container.volume_mounts.as_ref()?;
+    let shown = mounts.iter().map(|mount| VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: mount.read_only.filter(|read_only| *read_only),
+        recursive_read_only: mount.read_only.filter(|read_only| *read_only).map(|_| "Disabled".into()),
+        ..VolumeMountStatus::default()
+    });
+    Some(shown.collect())
+}

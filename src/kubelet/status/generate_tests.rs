@@ -1,0 +1,3 @@
+//! Tables for pod status.
+
+use super::*;

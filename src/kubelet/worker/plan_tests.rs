@@ -1,0 +1,3 @@
+//! Tables for the planner.
+
+use super::*;

@@ -38,8 +38,8 @@ pub enum StoreError {
         #[source]
         source: Arc<rusqlite::Error>,
     },
-    #[error("{} has no row for key {key:?} at revision {revision}: {mend}", file.display(), mend = READ_MEND)]
-    Missing { file: PathBuf, key: Bytes, revision: Revision },
+    #[error("{} lacks a row of revision {revision} or before: {mend}", file.display(), mend = READ_MEND)]
+    Missing { file: PathBuf, revision: Revision },
     #[error("cannot write the snapshot {}", path.display())]
     Snapshot {
         path: PathBuf,
@@ -94,7 +94,7 @@ impl fmt::Display for WriteFailure {
             }
             Self::Full { quota_bytes: Some(quota) } => write!(
                 f,
-                "the disk, or the store's quota of {quota} bytes, is full (free space, delete objects, or raise the quota)"
+                "the disk, or the store's quota of {quota} bytes, is full (free space, or raise the quota)"
             ),
             Self::Io => {
                 f.write_str("the disk failed (see dmesg; replace the disk or remount its file system)")

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 /// "Crcl", in SQLite's `application_id`: tells our file from anybody else's.
 const APPLICATION_ID: i32 = 0x4372_636c;
@@ -55,6 +55,10 @@ pub enum OpenError {
         #[source]
         source: rusqlite::Error,
     },
+    #[error(
+        "the file system of the store {} has no write-ahead logging (SQLite says {mode}): use a local one", file.display()
+    )]
+    NoWal { file: PathBuf, mode: String },
     #[error("cannot read the store {}: check the disk, and the file's owner and mode", file.display())]
     Unreadable {
         file: PathBuf,
@@ -130,18 +134,25 @@ impl StoreDir {
             self.create(&file)?;
         }
         check_header(&file)?;
+        fs::set_permissions(&file, Permissions::from_mode(0o600))
+            .map_err(|source| OpenError::Unreadable { file: file.clone(), source })?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let open = || -> rusqlite::Result<Connection> {
+        let open = || -> rusqlite::Result<(Connection, String)> {
             let connection = Connection::open_with_flags(&file, flags)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
+            // Until it is known to be sound, closing it must not move the write-ahead log into it.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            let mode = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             connection.pragma_update(None, "cache_size", -2048)?; // KiB
             connection.pragma_update(None, "cell_size_check", true)?;
             connection.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
-            Ok(connection)
+            Ok((connection, mode))
         };
-        open().map_err(|source| damaged(&file, source))
+        match open().map_err(|source| damaged(&file, source))? {
+            (connection, mode) if mode == "wal" => Ok(connection),
+            (_, mode) => Err(OpenError::NoWal { file, mode }), // some network and FUSE file systems
+        }
     }
 
     /// Makes an empty store under another name and renames it, so that a half-made one is never taken for a store.
@@ -178,6 +189,11 @@ const DATABASE: &str = "store.db";
 const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// The write-ahead log is cut back to this after a burst.
 const WAL_KEPT_BYTES: i64 = 8 << 20;
+
+/// The content was read and is sound: closing may tidy up.
+pub(super) fn sound(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(drop)
+}
 
 /// A second connection, for old versions and snapshots.
 pub(super) fn open_reader(file: &Path) -> rusqlite::Result<Connection> {

@@ -128,8 +128,8 @@ pub(super) fn mark_compacted(connection: &Connection, revision: Revision) -> rus
     set_meta(connection, COMPACTED, revision.0)
 }
 
-/// Deletes rows and gives a part of the free pages back to the file system.
-pub(super) fn delete(connection: &mut Connection, ids: &[RowId]) -> rusqlite::Result<()> {
+/// Deletes rows and gives a part of the free pages back to the file system. Answers whether there are more to give.
+pub(super) fn delete(connection: &mut Connection, ids: &[RowId]) -> rusqlite::Result<bool> {
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     {
         let mut delete = tx.prepare_cached("DELETE FROM log WHERE id = ?1")?;
@@ -140,14 +140,18 @@ pub(super) fn delete(connection: &mut Connection, ids: &[RowId]) -> rusqlite::Re
     // Free pages up to a quarter of the file are kept: the next writes need them again.
     let pages: i64 = tx.pragma_query_value(None, "page_count", |row| row.get(0))?;
     let free: i64 = tx.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-    if free > pages / 4 {
+    let slack = free > pages / 4 && pages > SMALL_PAGES;
+    if slack {
         let mut vacuum = tx.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
         let mut steps = vacuum.query([])?;
         while steps.next()?.is_some() {}
     }
-    tx.commit()
+    tx.commit()?;
+    Ok(slack)
 }
 
+/// Not worth shrinking: 1 MB.
+const SMALL_PAGES: i64 = 256;
 const VACUUM_PAGES: u32 = 512;
 
 /// Limits the file's size; the database refuses to grow beyond.

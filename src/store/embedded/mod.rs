@@ -33,7 +33,10 @@ mod tests;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -102,7 +105,7 @@ impl EmbeddedStore {
     /// See [`OpenError`]: each names the file, the reason and the mend. Nothing is deleted or repaired.
     pub fn open(options: &Options, scope: &Scope) -> Result<Self, OpenError> {
         let started = Instant::now();
-        let dir = Arc::new(StoreDir::acquire(&options.dir)?);
+        let dir = StoreDir::acquire(&options.dir)?;
         let file = dir.database();
         let connection = dir.open()?;
         let loaded = log::load(&connection, &file)?;
@@ -110,6 +113,7 @@ impl EmbeddedStore {
         if let Some(quota_bytes) = options.quota_bytes {
             log::set_quota(&connection, quota_bytes).map_err(set_up)?;
         }
+        file::sound(&connection).map_err(set_up)?;
         let history = file::open_reader(&file).map_err(set_up)?;
 
         let mut leases = Leases::default();
@@ -122,6 +126,7 @@ impl EmbeddedStore {
         let (deadline, deadlines) = watch::channel(leases.next_deadline());
         let (commands, queue) = mpsc::channel(QUEUE);
         let (jobs, job_queue) = mpsc::channel(QUEUE);
+        let (ended, reader_ended) = oneshot::channel();
         info!(
             file = %file.display(),
             revision = loaded.index.current().0,
@@ -134,6 +139,7 @@ impl EmbeddedStore {
             stopped: scope.token(),
             reader: jobs,
             file: file.clone(),
+            refusing: AtomicBool::new(false),
         });
         let writer = Writer {
             connection,
@@ -144,13 +150,16 @@ impl EmbeddedStore {
             deadline,
             quota_bytes: options.quota_bytes,
             health: Health::Writing,
-            _dir: Arc::clone(&dir),
+            slack: false,
+            stalled: false,
+            reader_ended: Some(reader_ended),
+            _dir: dir,
         };
         scope.spawn_thread("store-writer", move |_| writer.run(queue)).map_err(OpenError::Thread)?;
         let reader = move |_| {
+            let _ended = ended; // drops last: locals go in reverse
+            let history = history;
             reader::run(&history, &file, job_queue);
-            drop(history); // before the lock goes
-            drop(dir);
         };
         scope.spawn_thread("store-reader", reader).map_err(OpenError::Thread)?;
         scope.spawn("store-clock", clock::run(commands.downgrade(), deadlines, scope.token()));
@@ -166,6 +175,7 @@ impl EmbeddedStore {
             revision: state.index.current(),
             compacted: state.index.compacted(),
             watchers: state.watchers(),
+            writable: !self.shared.refusing.load(Ordering::Relaxed),
         }
     }
 
@@ -210,7 +220,7 @@ impl EmbeddedStore {
         if kvs.len() < wanted {
             let state = self.shared.state.read();
             readable(at, state.index.current(), state.index.compacted())?; // compacted meanwhile
-            return Err(self.shared.missing(bytes::Bytes::new(), at));
+            return Err(self.shared.missing(at));
         }
         let more = request.content != Content::CountOnly && count > wanted;
         Ok(RangeResponse { more, count, ..stage::answer(request, revision, kvs) })
@@ -224,6 +234,8 @@ pub struct Stats {
     pub revision: Revision,
     pub compacted: Revision,
     pub watchers: usize,
+    /// The disk took the last write.
+    pub writable: bool,
 }
 
 fn readable(requested: Revision, current: Revision, compact_revision: Revision) -> Result<(), StoreError> {

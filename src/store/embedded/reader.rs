@@ -28,15 +28,18 @@ pub(super) enum Job {
         path: PathBuf,
         reply: oneshot::Sender<Result<Revision, StoreError>>,
     },
+    /// Finish what is queued, close the file.
+    Stop,
 }
 
-/// Runs until every sender is gone.
+/// Runs until `Stop`.
 pub(super) fn run(connection: &Connection, file: &Path, mut jobs: mpsc::Receiver<Job>) {
     while let Some(job) = jobs.blocking_recv() {
         // Whoever asked may have stopped waiting: then nobody wants the answer.
         match job {
             Job::Rows { ids, reply } => drop(reply.send(rows(connection, file, &ids))),
             Job::Snapshot { path, reply } => drop(reply.send(snapshot(connection, file, &path))),
+            Job::Stop => jobs.close(),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! What the writer, the reads and the watchers share: the index, the recent revisions and who watches.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -23,6 +27,8 @@ pub(super) struct Shared {
     pub(super) stopped: CancellationToken,
     pub(super) reader: mpsc::Sender<Job>,
     pub(super) file: PathBuf,
+    /// The last write was refused by the disk. Set by the writer.
+    pub(super) refusing: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -108,7 +114,7 @@ impl Shared {
         Ok(found.collect())
     }
 
-    pub(super) fn missing(&self, key: Bytes, revision: Revision) -> StoreError {
-        StoreError::Missing { file: self.file.clone(), key, revision }
+    pub(super) fn missing(&self, revision: Revision) -> StoreError {
+        StoreError::Missing { file: self.file.clone(), revision }
     }
 }

@@ -180,7 +180,7 @@ impl Watcher {
             let event = match kv {
                 None => Event::Delete { key, prev },
                 Some(Some(kv)) => Event::Put { kv, prev },
-                Some(None) => return Err(self.shared.missing(key, revision)),
+                Some(None) => return Err(self.shared.missing(revision)),
             };
             match batches.last_mut() {
                 Some(last) if last.revision == revision => last.events.push(event),

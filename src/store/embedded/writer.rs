@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     error::Error,
     mem,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,7 @@ use super::{
     index::RowId,
     leases::Leases,
     log,
+    reader::Job,
     shared::Shared,
     stage::{Stage, Staged},
 };
@@ -52,11 +53,33 @@ pub(super) struct Writer {
     pub(super) last_lease: LeaseId,
     /// Rows that nobody can read any more.
     pub(super) garbage: VecDeque<RowId>,
+    /// The file has many free pages to give back.
+    pub(super) slack: bool,
+    /// The disk refused to delete garbage: not before the next batch again.
+    pub(super) stalled: bool,
     pub(super) deadline: watch::Sender<Option<Instant>>,
     pub(super) quota_bytes: Option<u64>,
     pub(super) health: Health,
+    /// Resolves when the reader thread has closed its connection.
+    pub(super) reader_ended: Option<oneshot::Receiver<()>>,
     /// Unlocks when the connection is closed: fields drop in order.
-    pub(super) _dir: Arc<StoreDir>,
+    pub(super) _dir: StoreDir,
+}
+
+/// Ends the reader thread before the writer's connection closes, also in a panic: the last connection to close is the
+/// one that brings the write-ahead log into the database, and the reader's cannot write.
+struct ReaderFirst {
+    shared: Arc<Shared>,
+    ended: Option<oneshot::Receiver<()>>,
+}
+
+impl Drop for ReaderFirst {
+    fn drop(&mut self) {
+        drop(self.shared.reader.blocking_send(Job::Stop));
+        if let Some(ended) = self.ended.take() {
+            drop(ended.blocking_recv());
+        }
+    }
 }
 
 /// What the last write to the disk came to.
@@ -75,9 +98,10 @@ type Settle = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 impl Writer {
     /// Runs until every sender is gone, or `Stop`.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        let _reader = ReaderFirst { shared: Arc::clone(&self.shared), ended: self.reader_ended.take() };
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            if self.garbage.is_empty() {
+            if self.stalled || (self.garbage.is_empty() && !self.slack) {
                 if queue.blocking_recv_many(&mut batch, BATCH) == 0 {
                     break;
                 }
@@ -91,9 +115,11 @@ impl Writer {
             if batch.iter().any(|command| matches!(command, Command::Stop)) {
                 queue.close(); // what is queued already is still done
                 self.garbage.clear(); // found again at the next start
+                self.slack = false;
             }
             if !batch.is_empty() {
                 self.batch(mem::take(&mut batch));
+                self.stalled = false;
             }
             self.sweep();
         }
@@ -170,6 +196,7 @@ impl Writer {
         match result {
             Ok(()) => {
                 if mem::replace(&mut self.health, Health::Writing) != Health::Writing {
+                    self.shared.refusing.store(false, Ordering::Relaxed);
                     info!(file = %self.shared.file.display(), "store: writes succeed again");
                 }
                 Ok(())
@@ -180,6 +207,7 @@ impl Writer {
                     error!(error = &refused as &dyn Error, "store: the disk refused a write");
                 }
                 self.health = Health::InDoubt;
+                self.shared.refusing.store(true, Ordering::Relaxed);
                 if let Err(error) = self.agree() {
                     warn!(error = &error as &dyn Error, "store: cannot read back after a refused write");
                 }
@@ -227,15 +255,18 @@ impl Writer {
     /// Deletes a few of the rows that compaction left behind.
     fn sweep(&mut self) {
         let some = self.garbage.len().min(SWEEP);
-        if some == 0 {
+        if self.stalled || (some == 0 && !self.slack) {
             return;
         }
         let ids: Vec<RowId> = self.garbage.drain(..some).collect();
-        if let Err(source) = log::delete(&mut self.connection, &ids) {
-            // They are harmless where they are, and the next start finds them again. Trying on would only spin.
-            let error = log::write_error(&self.shared.file, self.quota_bytes, source);
-            warn!(error = &error as &dyn Error, "store: cannot delete compacted revisions");
-            self.garbage.clear();
+        match log::delete(&mut self.connection, &ids) {
+            Ok(slack) => self.slack = slack,
+            Err(source) => {
+                let error = log::write_error(&self.shared.file, self.quota_bytes, source);
+                warn!(error = &error as &dyn Error, "store: cannot delete compacted revisions");
+                self.garbage.extend(ids);
+                self.stalled = true;
+            }
         }
     }
 }

@@ -1,5 +1,12 @@
 //! Tests of the embedded engine: the contract, and what is its own.
 
+mod bench;
+mod crash;
+mod disk;
+mod model;
+mod opening;
+mod snapshot;
+
 mod contract {
     //! The contract of every engine.
     use super::{Home, open};

@@ -39,11 +39,8 @@ if ! "$coracle" status --config "$state/config.yaml" --wait 60s --while-pid "$pi
   exit 1
 fi
 say "Applying deploy/demo.yaml"
-"$coracle" apply --config "$state/config.yaml" -f deploy/demo.yaml --wait 90s
-
-cluster_ip=$("$coracle" get --config "$state/config.yaml" service/demo .spec.clusterIP)
-node_ip=$("$coracle" get --config "$state/config.yaml" node '.items[0].status.addresses[0].address')
-for url in "http://$cluster_ip/" "http://$node_ip:30080/"; do
+urls=$("$coracle" apply --config "$state/config.yaml" -f deploy/demo.yaml --wait 90s | tee /dev/stderr | grep -o 'http://[^ ]*')
+for url in $urls; do
   page=$(curl --silent --show-error --fail --max-time 5 --retry 10 --retry-delay 1 --retry-all-errors "$url")
   say "$url answers: $(grep -o '<h1>.*</h1>' <<<"$page" | sed 's/<[^>]*>//g')"
 done
@@ -54,6 +51,6 @@ Coracle is $([ $started = yes ] && echo up || echo "up already, nothing was chan
   export KUBECONFIG=$state/admin.kubeconfig
   kubectl get pods -A -o wide
   $coracle status --config $state/config.yaml
-  curl http://$node_ip:30080/
+  curl ${urls##*$'\n'}
   make down
 TEXT

@@ -1,0 +1,240 @@
+//! A host for tests: a network namespace with an address, a containerd, and `coracle up`.
+//! Everything it starts ends with it, also when the test fails.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+/// Where `make test` put a program.
+pub(crate) fn tool(variable: &str) -> PathBuf {
+    let path = env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: run these tests by `make test`"));
+    PathBuf::from(path)
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub(crate) struct Host {
+    namespace: String,
+    directory: TempDir,
+    coracle: Option<Child>,
+}
+
+impl Host {
+    /// The address of the host; the only one besides loopback.
+    pub(crate) const ADDRESS: &str = "10.88.0.1";
+
+    /// Makes the namespace and starts containerd with the images. `coracle` is not started yet.
+    pub(crate) fn new(name: &str) -> Self {
+        let namespace = format!("coracle-{name}-{}", std::process::id());
+        let host = Self { namespace, directory: TempDir::with_prefix("coracle-").unwrap(), coracle: None };
+        check(Command::new("ip").args(["netns", "add", &host.namespace]));
+        // A link with an address and a way out is all that a node needs to find; nobody answers behind it.
+        for command in [
+            "ip link set lo up",
+            "ip link add eth0 type veth peer name outside",
+            "ip addr add 10.88.0.1/24 dev eth0",
+            "ip link set eth0 up",
+            "ip link set outside up",
+            "ip route add default via 10.88.0.254",
+        ] {
+            check(host.inside("sh").args(["-c", command]));
+        }
+        host.runtime("start");
+        let config = fs::read_to_string(repository().join("deploy/coracle.yaml")).unwrap();
+        let config = config.replace("@STATE@", &host.state()).replace("@RUN@", &host.run());
+        let config = config.replace("cgroupRoot: /coracle", &format!("cgroupRoot: /{}", host.namespace));
+        fs::write(host.config(), config).unwrap();
+        host
+    }
+
+    fn runtime(&self, action: &str) {
+        let script = repository().join("deploy/runtime.sh");
+        check(self.inside(script).args([action, &self.state(), &self.run()]).arg(tool("CORACLE_IMAGES")));
+    }
+
+    pub(crate) fn state(&self) -> String {
+        self.directory.path().join("state").display().to_string()
+    }
+
+    fn run(&self) -> String {
+        self.directory.path().join("run").display().to_string()
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.directory.path().join("state/config.yaml")
+    }
+
+    /// A command inside the host's network namespace.
+    pub(crate) fn inside(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace)).arg(program);
+        command
+    }
+
+    /// Starts `coracle up`; does not wait.
+    pub(crate) fn start(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log()).unwrap();
+        let child = self
+            .inside(tool("CORACLE_BIN"))
+            .args(["up", "--config"])
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.coracle = Some(child);
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("coracle.log")
+    }
+
+    /// The last lines of coracle's log, for a failure's message.
+    pub(crate) fn log_tail(&self) -> String {
+        let text = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    /// Starts coracle and waits until the node is Ready.
+    pub(crate) fn up(&mut self) {
+        self.start();
+        self.eventually("the node is Ready", Duration::from_secs(60), |host| {
+            let ready = host.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}"]);
+            (ready.stdout == b"True").then_some(()).ok_or_else(|| text(&ready))
+        });
+    }
+
+    /// Ends coracle as a power cut would.
+    pub(crate) fn kill_coracle(&mut self) {
+        let mut child = self.coracle.take().expect("coracle runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Ends coracle as a service manager would.
+    pub(crate) fn stop_coracle(&mut self) {
+        let Some(mut child) = self.coracle.take() else { return };
+        drop(kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM));
+        let until = Instant::now() + Duration::from_secs(20);
+        while child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            if Instant::now() > until {
+                drop(child.kill());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(crate) fn coracle_pid(&self) -> u32 {
+        self.coracle.as_ref().map(Child::id).expect("coracle runs")
+    }
+
+    /// kubectl with the administrator's kubeconfig.
+    pub(crate) fn kubectl_command(&self) -> Command {
+        let mut command = self.inside(tool("CORACLE_KUBECTL"));
+        command.arg("--kubeconfig").arg(self.directory.path().join("state/admin.kubeconfig"));
+        command.env("HOME", self.directory.path());
+        command
+    }
+
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Output {
+        self.kubectl_command().args(arguments).output().unwrap()
+    }
+
+    /// What kubectl prints; it must succeed.
+    #[track_caller]
+    pub(crate) fn k(&self, arguments: &[&str]) -> String {
+        let output = self.kubectl(arguments);
+        assert!(output.status.success(), "kubectl {arguments:?}: {}\n--- log\n{}", text(&output), self.log_tail());
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What kubectl complains of; it must fail.
+    #[track_caller]
+    pub(crate) fn k_fails(&self, arguments: &[&str]) -> String {
+        let output = self.kubectl(arguments);
+        assert!(!output.status.success(), "kubectl {arguments:?} should fail: {}", text(&output));
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Applies a manifest given as text.
+    #[track_caller]
+    pub(crate) fn apply(&self, manifest: &str) -> String {
+        let file = tempfile::NamedTempFile::new_in(self.directory.path()).unwrap();
+        fs::write(file.path(), manifest).unwrap();
+        self.k(&["apply", "-f", file.path().to_str().unwrap()])
+    }
+
+    /// The body of a page, fetched inside the host; `Err` tells why there is none.
+    pub(crate) fn fetch(&self, url: &str) -> Result<String, String> {
+        let output = self.inside("curl").args(["-sS", "-f", "--max-time", "3", url]).output().unwrap();
+        if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Err(text(&output)) }
+    }
+
+    /// Looks again until `look` is content, or fails with its last complaint when `deadline` has passed.
+    #[track_caller]
+    pub(crate) fn eventually<T>(&self, what: &str, deadline: Duration, mut look: impl FnMut(&Self) -> Result<T, String>) -> T {
+        let until = Instant::now() + deadline;
+        loop {
+            match look(self) {
+                Ok(found) => return found,
+                Err(complaint) if Instant::now() > until => {
+                    panic!("not within {deadline:?}: {what}: {complaint}\n--- log\n{}", self.log_tail())
+                }
+                Err(_) => thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    /// The ids of all running containers, sandboxes not included.
+    pub(crate) fn running_containers(&self) -> Vec<String> {
+        let socket = self.directory.path().join("run/containerd.sock");
+        let output = Command::new("ctr").arg("--address").arg(socket).args(["-n", "k8s.io", "tasks", "ls", "-q"]).output().unwrap();
+        let mut ids: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_string).collect();
+        ids.sort();
+        ids
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Ok(directory) = env::var("CORACLE_KEEP_LOGS") {
+            drop(fs::copy(self.log(), Path::new(&directory).join(format!("{}.log", self.namespace))));
+        }
+        self.stop_coracle();
+        // What follows must not stop at a failure: the rest has to go too.
+        let reset = self.inside(tool("CORACLE_BIN")).args(["reset", "--yes", "--config"]).arg(self.config()).output();
+        let stop = self.inside(repository().join("deploy/runtime.sh")).args(["stop", &self.state(), &self.run()]).output();
+        let delete = Command::new("ip").args(["netns", "del", &self.namespace]).output();
+        for output in [reset, stop, delete].into_iter().flatten() {
+            if !output.status.success() {
+                eprintln!("while taking {} down: {}", self.namespace, text(&output));
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn check(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", text(&output));
+}
+
+pub(crate) fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}

@@ -1,0 +1,11 @@
+//! Whole clusters, as a user runs them: real containerd, real kernel, real kubectl. Needs root.
+//!
+//! `make test` runs these one after another, with the programs that they need built before
+//! (`CORACLE_BIN`, `CORACLE_KUBECTL`, `CORACLE_IMAGES`).
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod host;
+
+mod kubectl;
+mod resilience;
+mod up_down;

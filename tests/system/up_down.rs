@@ -1,0 +1,46 @@
+//! `make up` and `make down` as a user types them: the demo is served, and afterwards the machine is as it was.
+
+use std::process::Command;
+
+use crate::host::text;
+
+/// What must be the same before and after.
+const TRACES: [&str; 10] = [
+    "ip -o link show | sed 's/^[0-9]*: //'",
+    "ip netns list",
+    "nft list ruleset",
+    "iptables-save | grep -v '^#'",
+    "ip6tables-save | grep -v '^#'",
+    "cut -d' ' -f1-4 /proc/self/mounts | sort",
+    "ip route show table all",
+    "find /sys/fs/cgroup -type d | grep -v -e /user.slice -e /system.slice | sort",
+    "sysctl -a 2>/dev/null | grep -E '^net.(ipv4.(ip_forward|conf)|ipv6.conf|bridge|netfilter.nf_conntrack_(max|tcp))' | grep -v stable_secret",
+    "ls -d /var/lib/coracle /run/coracle /etc/cni/net.d/99-coracle.conflist /opt/cni /var/lib/kubelet /var/log/pods 2>/dev/null; pgrep -l 'coracle|containerd'; true",
+];
+
+fn traces() -> Vec<String> {
+    let output = |command: &&str| text(&Command::new("sh").args(["-c", command]).output().unwrap());
+    TRACES.iter().map(output).collect()
+}
+
+fn make(target: &str) -> String {
+    let output = Command::new("make").arg(target).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let said = text(&output);
+    assert!(output.status.success(), "make {target}: {said}");
+    said
+}
+
+#[test]
+fn make_up_serves_the_demo_and_make_down_leaves_the_machine_as_it_was() {
+    make("down");
+    let before = traces();
+    let said = make("up");
+    assert_eq!(said.matches("answers: Hello from a pod on Coracle").count(), 2, "{said}");
+    let again = make("up");
+    assert!(again.contains("already runs"), "{again}");
+    assert!(again.contains("nothing was changed"), "{again}");
+    make("down");
+    for ((command, before), after) in TRACES.iter().zip(before).zip(traces()) {
+        assert_eq!(before, after, "{command}");
+    }
+}

@@ -8,6 +8,7 @@
 //! ```
 
 mod action;
+mod columns;
 pub mod strategy;
 pub mod table;
 
@@ -38,7 +39,7 @@ pub struct Resource {
     pub scope: Scope,
     pub verbs: Verbs,
     pub subresources: Vec<Subresource>,
-    /// Printer columns beyond none: an empty list prints Name and Age.
+    /// All printer columns, Name included; without any, Name and Created At are printed.
     pub columns: Vec<Column>,
     /// Field selectors besides `metadata.name` and `metadata.namespace`.
     pub fields: Vec<Field>,
@@ -135,6 +136,10 @@ pub struct Subresource {
 pub enum How {
     /// Writes only `status` (and metadata as the strategy allows) of the parent.
     Status,
+    /// Reads and writes the parent (GET, PUT, PATCH, as for the object itself) through a strategy of its own: its
+    /// `prepare_update` takes from the new object only what this subresource may change, and its `validate_update`
+    /// judges that (`finalize`, `approval`, `ephemeralcontainers`, `resize`).
+    Part(Arc<dyn Strategy>),
     /// `autoscaling/v1` Scale of the parent.
     Scale(ScalePaths),
     /// An action of its own; its body (POST, PUT, PATCH) is decoded and passes admission before it is called.
@@ -406,6 +411,17 @@ pub trait Strategy: Send + Sync {
         true
     }
 
+    /// Whether `metadata.generation` counts changes of this kind; `None` is upstream's rule by group: core kinds
+    /// do not, but for pods and replication controllers.
+    fn counts_generations(&self) -> Option<bool> {
+        None
+    }
+
+    /// Whether a completed DELETE answers the object, not a Status (upstream's `ReturnDeletedObject`).
+    fn returns_deleted(&self) -> bool {
+        false
+    }
+
     /// What a delete does to an object that is not being deleted yet, or whose grace shrinks.
     fn deletion(&self, object: &Value, options: &DeleteOptions) -> Deletion {
         Deletion::Now
@@ -581,6 +597,7 @@ impl fmt::Debug for How {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Status => "Status",
+            Self::Part(_) => "Part",
             Self::Scale(_) => "Scale",
             Self::Acting(_) => "Acting",
             Self::Connect(_) => "Connect",

@@ -12,6 +12,7 @@ mod containers;
 mod env;
 mod ephemeral;
 mod probes;
+mod resize;
 mod resources;
 mod scheduling;
 mod security;
@@ -22,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::names;
 pub use ephemeral::EPHEMERAL_CONTAINERS;
+pub use resize::RESIZE;
 use serde_json::{Value, json};
 
 use super::at::At;

@@ -40,12 +40,18 @@ pub fn requests(pod: &Pod) -> Resources {
 
 /// What the pod holds or asks for, whichever is more: while it is resized in place, the node has to have room for both.
 pub fn requests_with_status(pod: &Pod) -> Resources {
+    requests_or(pod, &Resources::new())
+}
+
+/// As [`requests_with_status`], with an amount for what a container does not ask for: for scores, since a pod that asks
+/// for nothing still uses something.
+pub fn requests_or(pod: &Pod, default: &Resources) -> Resources {
     let infeasible = pod
         .status
         .iter()
         .flat_map(|status| status.conditions.iter().flatten())
         .any(|c| c.type_ == "PodResizePending" && c.reason.as_deref() == Some("Infeasible"));
-    request_sum(pod, |container| {
+    let held = |container: &Container| {
         let spec = requested(container.resources.as_ref());
         let Some(status) = status_of(pod, &container.name) else { return spec };
         let Some(actual) = &status.resources else { return spec };
@@ -55,6 +61,13 @@ pub fn requests_with_status(pod: &Pod) -> Resources {
             take_larger(&mut held, &spec);
         }
         held
+    };
+    request_sum(pod, |container| {
+        let mut asked = held(container);
+        for (name, amount) in default {
+            asked.entry(name.clone()).or_insert(*amount);
+        }
+        asked
     })
 }
 
@@ -212,5 +225,12 @@ mod tests {
         assert_eq!(requests_with_status(&resized("Deferred"))["cpu"].to_string(), "3");
         assert_eq!(requests_with_status(&resized("Infeasible"))["cpu"].to_string(), "2");
         assert_eq!(requests(&resized("Infeasible"))["cpu"].to_string(), "3");
+    }
+
+    #[test]
+    fn each_container_that_asks_for_nothing_gets_the_default() {
+        let default = Resources::from([("cpu".to_string(), "100m".parse().unwrap())]);
+        let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}, cpu("c", "1"), cpu("d", "0")]}));
+        assert_eq!(requests_or(&pod, &default)["cpu"].to_string(), "1200m");
     }
 }

@@ -1,0 +1,347 @@
+//! The loop: wake, observe changes, plan, apply.
+
+use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
+
+use api::pods;
+use client::{Cache, Changes, Client, ObjectKey, Recorder, Store};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use lifecycle::{Scope, catch_panic};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, info, warn};
+
+use crate::{
+    apply::{ApplyError, Writer, with_causes},
+    cluster::Cluster,
+    config::Config,
+    diagnosis::Unschedulable,
+    plan::{may_fit, plan},
+    pod::PodInfo,
+    queue::Queue,
+};
+
+/// Plans between two looks at what changed, so that a long queue does not plan on old news.
+const BATCH: usize = 32;
+/// A sleep without an end in sight.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Schedules until `scope` is cancelled. With leader election, while elected; a lost Lease ends the term, and we stand
+/// again.
+pub async fn run(
+    config: Config,
+    client: Client,
+    cache: &Cache,
+    recorder: Recorder,
+    scope: Scope,
+) -> Result<(), Infallible> {
+    let Some(elector) = &config.leader_election else {
+        lead(&config, client, cache, recorder, scope).await;
+        return Ok(());
+    };
+    while !scope.is_cancelled() {
+        let term = |scope| lead(&config, client.clone(), cache, recorder.clone(), scope);
+        elector.run(client.clone(), &scope, term).await;
+    }
+    Ok(())
+}
+
+async fn lead(config: &Config, client: Client, cache: &Cache, recorder: Recorder, scope: Scope) {
+    let (nodes, pods, namespaces) = (cache.store::<Node>(), cache.store::<Pod>(), cache.store::<Namespace>());
+    let synced = async {
+        nodes.wait_synced().await;
+        pods.wait_synced().await;
+        namespaces.wait_synced().await;
+    };
+    tokio::select! {
+        () = scope.cancelled() => return,
+        () = synced => {}
+    }
+    let (tell, outcomes) = mpsc::channel(config.concurrent_writes.max(1));
+    let scheduler = Scheduler {
+        cluster: Cluster::default(),
+        queue: Queue::new(config),
+        config: config.clone(),
+        nodes,
+        pods,
+        namespaces,
+        writer: Writer { client, recorder },
+        scope,
+        tell,
+        writing: 0,
+    };
+    scheduler.run(outcomes).await;
+}
+
+struct Scheduler {
+    config: Config,
+    cluster: Cluster,
+    queue: Queue,
+    nodes: Store<Node>,
+    pods: Store<Pod>,
+    namespaces: Store<Namespace>,
+    writer: Writer,
+    scope: Scope,
+    tell: mpsc::Sender<Outcome>,
+    /// Writes under way; each ends with one outcome.
+    writing: usize,
+}
+
+/// How a write ended.
+enum Outcome {
+    Bound {
+        pod: Arc<PodInfo>,
+        result: Result<(), ApplyError>,
+        started: Instant,
+    },
+    Explained,
+    /// The task that wrote it panicked: whether it was written, the API will show.
+    Lost,
+}
+
+/// Why the loop goes round.
+enum Wake {
+    Nodes(HashSet<ObjectKey>),
+    Pods(HashSet<ObjectKey>),
+    Namespaces(HashSet<ObjectKey>),
+    Written(Outcome),
+    Due,
+}
+
+/// What changed for the pods that wait.
+enum Change<'a> {
+    /// This node, or what is on it.
+    Node(&'a str),
+    /// Who is where, or what a namespace is called: only affinity and spread care.
+    Topology,
+}
+
+impl Scheduler {
+    async fn run(mut self, mut outcomes: mpsc::Receiver<Outcome>) {
+        let (mut nodes, mut pods, mut namespaces) =
+            (self.nodes.changes(), self.pods.changes(), self.namespaces.changes());
+        // In this order the first time: pods wake nobody while there are no nodes.
+        self.namespaces_changed(namespaces.take());
+        self.nodes_changed(nodes.take());
+        self.pods_changed(pods.take());
+        info!(nodes = self.cluster.nodes().len(), pending = self.queue.len(), "scheduler started");
+        loop {
+            self.plan_some();
+            let wake = tokio::select! {
+                biased;
+                () = self.scope.cancelled() => return,
+                Some(outcome) = outcomes.recv() => Wake::Written(outcome),
+                changed = nodes.next() => Wake::Nodes(changed),
+                changed = pods.next() => Wake::Pods(changed),
+                changed = namespaces.next() => Wake::Namespaces(changed),
+                () = sleep_until(self.due()) => Wake::Due,
+            };
+            match wake {
+                Wake::Nodes(changed) => self.nodes_changed(changed),
+                Wake::Pods(changed) => self.pods_changed(changed),
+                Wake::Namespaces(changed) => self.namespaces_changed(changed),
+                Wake::Written(outcome) => self.written(outcome),
+                Wake::Due => self.expire(),
+            }
+            drain(&mut nodes, |changed| self.nodes_changed(changed));
+            drain(&mut pods, |changed| self.pods_changed(changed));
+        }
+    }
+
+    /// Now, if there is more to plan and room to write it.
+    fn due(&self) -> Instant {
+        let now = Instant::now();
+        let free = self.writing < self.config.concurrent_writes;
+        if free && self.queue.is_ready(now) {
+            return now;
+        }
+        let queued = if free { self.queue.next_due() } else { None };
+        [queued, self.cluster.next_expiry()].into_iter().flatten().min().unwrap_or(now + IDLE)
+    }
+
+    fn plan_some(&mut self) {
+        for _ in 0..BATCH {
+            if self.writing >= self.config.concurrent_writes {
+                return;
+            }
+            let now = Instant::now();
+            let Some(pod) = self.queue.pop(now) else { return };
+            match plan(&self.cluster, &pod) {
+                Ok(node) => {
+                    self.cluster.assume(Arc::clone(&pod), &node, now + self.config.assume_timeout);
+                    let topological = Change::Topology;
+                    self.wake(&topological);
+                    self.bind(pod, node, now);
+                }
+                Err(why) => self.rejected(&pod, &why, now),
+            }
+        }
+    }
+
+    fn bind(&mut self, pod: Arc<PodInfo>, node: Arc<str>, started: Instant) {
+        let writer = self.writer.clone();
+        self.write("bind", async move {
+            let result = writer.bind(&pod, &node).await;
+            Outcome::Bound { pod, result, started }
+        });
+    }
+
+    fn rejected(&mut self, pod: &Arc<PodInfo>, why: &Unschedulable, now: Instant) {
+        let message = why.to_string();
+        debug!(pod = %pod.key, uid = %pod.uid, reason = %message, "pod not scheduled");
+        self.queue.unschedulable(&pod.key, why.is_topological(), now);
+        self.writer.failed(pod, &message);
+        self.explain(Arc::clone(pod), "Unschedulable", message);
+    }
+
+    fn explain(&mut self, pod: Arc<PodInfo>, reason: &'static str, message: String) {
+        let writer = self.writer.clone();
+        self.write("explain", async move {
+            writer.explain(&pod, reason, &message, Timestamp::now()).await;
+            Outcome::Explained
+        });
+    }
+
+    fn write(&mut self, name: &'static str, work: impl Future<Output = Outcome> + Send + 'static) {
+        self.writing += 1;
+        let tell = self.tell.clone();
+        self.scope.spawn(name, async move {
+            let outcome = catch_panic(work).await.unwrap_or(Outcome::Lost);
+            // Fails only when the loop is gone, and with it whoever would care.
+            drop(tell.send(outcome).await);
+        });
+    }
+
+    fn written(&mut self, outcome: Outcome) {
+        self.writing -= 1;
+        let Outcome::Bound { pod, result, started } = outcome else { return };
+        let Err(error) = result else {
+            debug!(pod = %pod.key, uid = %pod.uid, elapsed_ms = started.elapsed().as_millis(), "pod bound");
+            return;
+        };
+        let freed = self.cluster.forget(&pod.key, &pod.uid);
+        if error.is_settled() {
+            debug!(pod = %pod.key, error = &error as &dyn std::error::Error, "pod needs no binding any more");
+            self.pod_changed(&pod.key);
+        } else {
+            warn!(pod = %pod.key, error = &error as &dyn std::error::Error, "pod not bound");
+            self.queue.retry(&pod.key, Instant::now());
+            let message = with_causes(&error);
+            self.writer.failed(&pod, &message);
+            self.explain(pod, "SchedulerError", message);
+        }
+        if let Some(node) = freed {
+            self.wake(&Change::Node(&node));
+        }
+    }
+
+    /// Takes back what the API did not confirm, and looks at those pods again.
+    fn expire(&mut self) {
+        for key in self.cluster.expired(Instant::now()) {
+            let Some(pod) = self.cluster.placed(&key).cloned() else { continue };
+            warn!(pod = %key, uid = %pod.uid, "binding not confirmed");
+            self.cluster.forget(&key, &pod.uid);
+            self.queue.remove(&key);
+            self.pod_changed(&key);
+        }
+    }
+
+    fn namespaces_changed(&mut self, changed: HashSet<ObjectKey>) {
+        let mut relevant = false;
+        for key in changed {
+            relevant |= self.cluster.set_namespace(&key.name, self.namespaces.get(&key).as_deref());
+        }
+        if relevant {
+            self.wake(&Change::Topology);
+        }
+    }
+
+    fn nodes_changed(&mut self, changed: HashSet<ObjectKey>) {
+        for key in changed {
+            let relevant = match self.nodes.get(&key) {
+                Some(node) => self.cluster.set_node(&key.name, &node),
+                None => self.cluster.remove_node(&key.name),
+            };
+            if relevant {
+                self.wake(&Change::Node(&key.name));
+            }
+        }
+    }
+
+    fn pods_changed(&mut self, changed: HashSet<ObjectKey>) {
+        // In the order of their creation, so that of many new pods the first comes first.
+        let created =
+            |key: &ObjectKey| self.pods.get(key).and_then(|pod| pod.metadata.creation_timestamp.clone());
+        let mut changed: Vec<_> = changed.into_iter().map(|key| (created(&key), key)).collect();
+        changed.sort();
+        for (_, key) in changed {
+            self.pod_changed(&key);
+        }
+    }
+
+    /// Looks at one pod: is it on a node, ours to place, or neither?
+    fn pod_changed(&mut self, key: &ObjectKey) {
+        let pod = self.pods.get(key).filter(|pod| !pods::is_terminal(pod));
+        let Some(pod) = pod else {
+            self.queue.remove(key);
+            if let Some(node) = self.cluster.remove(key) {
+                self.wake(&Change::Node(&node));
+            }
+            return;
+        };
+        let info = Arc::new(PodInfo::of(&pod));
+        if let Some(node) = info.node_name().map(String::from) {
+            self.queue.remove(key);
+            let same = self.cluster.placed(key).is_some_and(|known| counts_the_same(known, &info));
+            self.cluster.bind(info, &node);
+            if !same {
+                self.wake(&Change::Node(&node));
+            }
+        } else if !self.cluster.is_assumed(key, &info.uid) {
+            // Its namesake, if any was placed, is gone.
+            if let Some(node) = self.cluster.remove(key) {
+                self.wake(&Change::Node(&node));
+            }
+            self.pending(info);
+        }
+    }
+
+    fn pending(&mut self, pod: Arc<PodInfo>) {
+        let profile = pod.pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref());
+        let profile = profile.unwrap_or(api::constants::DEFAULT_SCHEDULER);
+        if pod.terminating || !self.config.profiles.iter().any(|ours| ours == profile) {
+            self.queue.remove(&pod.key);
+            return;
+        }
+        if pod.gates().next().is_some() && self.writing < self.config.concurrent_writes {
+            let message = "Scheduling is blocked due to non-empty scheduling gates".to_string();
+            self.explain(Arc::clone(&pod), "SchedulingGated", message);
+        }
+        self.queue.add(pod);
+    }
+
+    fn wake(&mut self, change: &Change<'_>) {
+        let cluster = &self.cluster;
+        self.queue.wake(Instant::now(), |pod, topological| match change {
+            Change::Node(node) => topological || may_fit(cluster, pod, node),
+            Change::Topology => topological,
+        });
+    }
+}
+
+/// Whether a change of a placed pod means nothing to those that wait.
+fn counts_the_same(known: &PodInfo, now: &PodInfo) -> bool {
+    known.uid == now.uid
+        && known.requests == now.requests
+        && known.terminating == now.terminating
+        && known.pod.metadata.labels == now.pod.metadata.labels
+}
+
+fn drain(changes: &mut Changes, mut look: impl FnMut(HashSet<ObjectKey>)) {
+    let changed = changes.take();
+    if !changed.is_empty() {
+        look(changed);
+    }
+}

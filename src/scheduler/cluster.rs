@@ -25,6 +25,8 @@ pub struct Cluster {
     /// Pods on nodes that are not there (yet): a list of pods may arrive before that of nodes.
     stray: HashMap<Arc<str>, BTreeMap<ObjectKey, Arc<PodInfo>>>,
     placed: HashMap<ObjectKey, Placement>,
+    /// Those of `placed` that are assumed. Few, and asked for at every turn.
+    assumed: HashMap<ObjectKey, Instant>,
     namespaces: BTreeMap<String, LabelMap>,
     /// How many nodes have an image of this name.
     image_nodes: HashMap<String, usize>,
@@ -35,16 +37,6 @@ pub struct Cluster {
 struct Placement {
     uid: String,
     node: Arc<str>,
-    standing: Standing,
-}
-
-/// On whose word a pod is on a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// The API's.
-    Bound,
-    /// Ours, until then.
-    Assumed { until: Instant },
 }
 
 impl Cluster {
@@ -114,17 +106,20 @@ impl Cluster {
 
     /// The API says that the pod is on this node.
     pub fn bind(&mut self, pod: Arc<PodInfo>, node: &str) {
-        self.put(pod, node, Standing::Bound);
+        self.put(pod, node);
     }
 
     /// We said so, and the API will, at the latest then.
     pub fn assume(&mut self, pod: Arc<PodInfo>, node: &str, until: Instant) {
-        self.put(pod, node, Standing::Assumed { until });
+        let key = pod.key.clone();
+        self.put(pod, node);
+        self.assumed.insert(key, until);
     }
 
     /// The node that the pod was taken from.
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<str>> {
         let placement = self.placed.remove(key)?;
+        self.assumed.remove(key);
         if let Some(stray) = self.stray.get_mut(&placement.node) {
             stray.remove(key);
         }
@@ -142,7 +137,7 @@ impl Cluster {
     }
 
     pub fn is_assumed(&self, key: &ObjectKey, uid: &str) -> bool {
-        self.placed.get(key).is_some_and(|p| p.uid == uid && p.standing != Standing::Bound)
+        self.assumed.contains_key(key) && self.placed.get(key).is_some_and(|placement| placement.uid == uid)
     }
 
     /// What is known of a placed pod, whoever placed it.
@@ -156,24 +151,18 @@ impl Cluster {
 
     /// Assumptions that the API should have confirmed by now.
     pub fn expired(&self, now: Instant) -> Vec<ObjectKey> {
-        let late =
-            |placement: &Placement| matches!(placement.standing, Standing::Assumed { until } if until <= now);
-        self.placed.iter().filter(|(_, placement)| late(placement)).map(|(key, _)| key.clone()).collect()
+        self.assumed.iter().filter(|(_, until)| **until <= now).map(|(key, _)| key.clone()).collect()
     }
 
     pub fn next_expiry(&self) -> Option<Instant> {
-        let until = |placement: &Placement| match placement.standing {
-            Standing::Assumed { until } => Some(until),
-            Standing::Bound => None,
-        };
-        self.placed.values().filter_map(until).min()
+        self.assumed.values().min().copied()
     }
 
-    fn put(&mut self, pod: Arc<PodInfo>, node: &str, standing: Standing) {
+    fn put(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.remove(&pod.key);
         let node: Arc<str> =
             self.nodes.get_key_value(node).map_or_else(|| node.into(), |(name, _)| Arc::clone(name));
-        let placement = Placement { uid: pod.uid.clone(), node: Arc::clone(&node), standing };
+        let placement = Placement { uid: pod.uid.clone(), node: Arc::clone(&node) };
         self.placed.insert(pod.key.clone(), placement);
         match self.nodes.get_mut(&node) {
             Some(info) => {

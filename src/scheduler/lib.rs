@@ -26,11 +26,15 @@ mod diagnosis;
 mod filter;
 mod node;
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 mod pod;
 mod queue;
 mod score;
 mod spread;
 mod task;
+#[cfg(test)]
+mod testing;
 
 pub use amounts::Amounts;
 pub use cluster::Cluster;

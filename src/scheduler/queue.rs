@@ -29,6 +29,8 @@ pub(crate) struct Queue {
     active: BTreeSet<Turn>,
     /// By the moment their back-off is over.
     backoff: BTreeSet<(Instant, ObjectKey)>,
+    /// By the moment they were rejected.
+    unschedulable: BTreeSet<(Instant, ObjectKey)>,
     arrivals: u64,
     initial_backoff: Duration,
     max_backoff: Duration,
@@ -69,6 +71,7 @@ impl Queue {
             waiting: HashMap::new(),
             active: BTreeSet::new(),
             backoff: BTreeSet::new(),
+            unschedulable: BTreeSet::new(),
             arrivals: 0,
             initial_backoff: config.initial_backoff,
             max_backoff: config.max_backoff,
@@ -135,14 +138,14 @@ impl Queue {
 
     /// Something changed: those of the rejected for whom it `may_help` get another try, after their back-off.
     pub(crate) fn wake(&mut self, now: Instant, may_help: impl Fn(&PodInfo, bool) -> bool) {
-        let helped = |(key, waiting): (&ObjectKey, &Waiting)| match waiting.state {
-            State::Unschedulable { since, topological } if may_help(&waiting.pod, topological) => {
-                Some((key.clone(), since))
-            }
-            _ => None,
+        let helped = |(_, key): &&(Instant, ObjectKey)| {
+            self.waiting.get(key).is_some_and(|waiting| match waiting.state {
+                State::Unschedulable { topological, .. } => may_help(&waiting.pod, topological),
+                _ => false,
+            })
         };
-        let woken: Vec<(ObjectKey, Instant)> = self.waiting.iter().filter_map(helped).collect();
-        for (key, since) in woken {
+        let woken: Vec<(Instant, ObjectKey)> = self.unschedulable.iter().filter(helped).cloned().collect();
+        for (since, key) in woken {
             let until = since + self.backoff_of(&key);
             let state = if until <= now { State::Active } else { State::Backoff { until, woken: true } };
             self.set(&key, state);
@@ -151,12 +154,9 @@ impl Queue {
 
     /// When there is something to do again, should nothing change.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let timeout = |waiting: &Waiting| match waiting.state {
-            State::Unschedulable { since, .. } => Some(since + self.unschedulable_timeout),
-            _ => None,
-        };
+        let timeout = self.unschedulable.first().map(|(since, _)| *since + self.unschedulable_timeout);
         let backoff = self.backoff.first().map(|(until, _)| *until);
-        self.waiting.values().filter_map(timeout).chain(backoff).min()
+        timeout.into_iter().chain(backoff).min()
     }
 
     /// Whether [`Queue::pop`] would give a pod.
@@ -172,11 +172,9 @@ impl Queue {
         {
             self.set(&key, State::Active);
         }
-        let timeout = self.unschedulable_timeout;
-        let late = |waiting: &Waiting| matches!(waiting.state, State::Unschedulable { since, .. } if since + timeout <= now);
-        let late: Vec<ObjectKey> =
-            self.waiting.iter().filter(|(_, w)| late(w)).map(|(key, _)| key.clone()).collect();
-        for key in late {
+        while let Some((since, key)) = self.unschedulable.first().cloned()
+            && since + self.unschedulable_timeout <= now
+        {
             self.set(&key, State::Active);
         }
     }
@@ -202,7 +200,10 @@ impl Queue {
             State::Backoff { until, .. } => {
                 self.backoff.insert((until, key.clone()));
             }
-            State::InHand | State::Unschedulable { .. } | State::Gated => {}
+            State::Unschedulable { since, .. } => {
+                self.unschedulable.insert((since, key.clone()));
+            }
+            State::InHand | State::Gated => {}
         }
         waiting.state = state;
     }
@@ -216,7 +217,10 @@ impl Queue {
             State::Backoff { until, .. } => {
                 self.backoff.remove(&(until, key.clone()));
             }
-            State::InHand | State::Unschedulable { .. } | State::Gated => {}
+            State::Unschedulable { since, .. } => {
+                self.unschedulable.remove(&(since, key.clone()));
+            }
+            State::InHand | State::Gated => {}
         }
     }
 }

@@ -144,6 +144,14 @@ impl RuntimeError {
         }
     }
 
+    /// What the runtime said, without its code: for waiting messages and events of one container.
+    pub fn shown_words(&self) -> String {
+        match self {
+            RuntimeError::Call { words, .. } => words.clone(),
+            other => other.to_string(),
+        }
+    }
+
     pub fn is_not_found(&self) -> bool {
         matches!(self, RuntimeError::Call { code: tonic::Code::NotFound, .. })
     }

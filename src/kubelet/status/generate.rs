@@ -114,6 +114,10 @@ fn judge(
         reason = Some("DeadlineExceeded".into());
         message = Some("Pod was active on the node longer than the specified deadline".into());
     }
+    if inputs.ending && !is_terminal(Some(phase)) && !pods::is_static(pod) {
+        // It was ended before its containers could say how they fared.
+        phase = "Failed";
+    }
     // A terminal phase is never left.
     let of_api = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if let Some(last) =

@@ -51,6 +51,11 @@ impl Backoff {
         (until > now).then_some(Wait { until, wait: entry.wait })
     }
 
+    /// Must `key`, which counts from its last start, still wait?
+    pub fn check_since_start(&self, key: &str, now: Timestamp) -> Option<Wait> {
+        self.check(key, self.entries.get(key)?.updated, now)
+    }
+
     /// `key`, which ended at `ended`, is started again now: the next wait is longer.
     pub fn started(&mut self, key: &str, ended: Timestamp, now: Timestamp) {
         let wait = match self.entries.get(key) {

@@ -1,0 +1,201 @@
+//! The workers of this node: one for each pod that should run here, that ends here, or that nobody wants any more.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use lifecycle::Scope;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tracing::info;
+
+use super::{
+    ports::{PodResources, Waker},
+    task::{Bell, Mail, Worker},
+    tools::Tools,
+};
+use crate::{
+    pods::{self, PodName, PodUid},
+    runtime::{PodSummary, Runtime},
+};
+
+/// What the sources want on this node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    pub pods: BTreeMap<PodUid, Arc<Pod>>,
+    /// Every source has told all it has: what is not here is not wanted.
+    pub synced: bool,
+}
+
+/// A handle to the workers. Clones share them.
+pub struct Pool<R: Runtime, P: PodResources> {
+    tools: Arc<Tools<R, P>>,
+    scope: Scope,
+    bells: Bells,
+    handles: Arc<Mutex<BTreeMap<PodUid, Handle>>>,
+    /// A worker has ended: those that waited for it may start.
+    ended: Arc<Notify>,
+}
+
+struct Handle {
+    name: PodName,
+    is_static: bool,
+    mail: watch::Sender<Mail>,
+}
+
+/// Rings workers, also those of a pool that is not made yet: probes and volumes are made before it.
+#[derive(Clone, Debug, Default)]
+pub struct Bells(Arc<Mutex<BTreeMap<PodUid, Arc<Bell>>>>);
+
+impl Bells {
+    /// For probes and volumes: look again, and try again what failed.
+    pub fn waker(&self) -> Waker {
+        let bells = self.clone();
+        Waker::new(move |uid| {
+            if let Some(bell) = bells.0.lock().get(uid) {
+                bell.retry.notify_one();
+            }
+        })
+    }
+
+    /// For events of the runtime. False when no worker has this pod.
+    pub fn look(&self, uid: &PodUid) -> bool {
+        let bells = self.0.lock();
+        let bell = bells.get(uid);
+        if let Some(bell) = bell {
+            bell.look.notify_one();
+        }
+        bell.is_some()
+    }
+
+    pub fn look_all(&self) {
+        self.0.lock().values().for_each(|bell| bell.look.notify_one());
+    }
+
+    pub fn retry_all(&self) {
+        self.0.lock().values().for_each(|bell| bell.retry.notify_one());
+    }
+}
+
+impl<R: Runtime, P: PodResources> std::fmt::Debug for Pool<R, P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("workers", &self.handles.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl<R: Runtime, P: PodResources> Pool<R, P> {
+    pub fn new(tools: Arc<Tools<R, P>>, bells: Bells, scope: &Scope) -> Pool<R, P> {
+        Pool { tools, bells, scope: scope.child("pods"), handles: Arc::default(), ended: Arc::default() }
+    }
+
+    /// Resolves when a worker has ended since the last call; call [`Pool::desire`] again then.
+    pub async fn ended(&self) {
+        self.ended.notified().await;
+    }
+
+    pub fn len(&self) -> usize {
+        self.handles.lock().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Brings the workers in line with what is wanted. Idempotent.
+    pub fn desire(&self, desired: &Desired) {
+        let mut handles = self.handles.lock();
+        for (uid, pod) in &desired.pods {
+            match handles.get(uid) {
+                Some(handle) => tell(handle, pod),
+                None if pods::is_static(pod) && has_namesake(&handles, pod) => {}
+                None => {
+                    let handle = self.start(pod, false);
+                    handles.insert(uid.clone(), handle);
+                }
+            }
+        }
+        if !desired.synced {
+            return;
+        }
+        for (uid, handle) in handles.iter() {
+            if !desired.pods.contains_key(uid) {
+                handle.mail.send_if_modified(|mail| !std::mem::replace(&mut mail.removed, true));
+            }
+        }
+    }
+
+    /// Ends what the runtime has and nobody wants. `desired` must be synced, and newer than `listed`.
+    pub fn adopt_orphans(&self, desired: &Desired, listed: &[PodSummary]) {
+        if !desired.synced {
+            return;
+        }
+        let mut handles = self.handles.lock();
+        for summary in listed {
+            let known: BTreeSet<&PodUid> = desired.pods.keys().chain(handles.keys()).collect();
+            if known.contains(&summary.uid) {
+                continue;
+            }
+            info!(pod = %summary.name, uid = %summary.uid, "ending a pod that nobody wants");
+            let mut pod = Pod::default();
+            pod.metadata.uid = Some(summary.uid.as_str().into());
+            pod.metadata.name = Some(summary.name.name.clone());
+            pod.metadata.namespace = Some(summary.name.namespace.clone());
+            let handle = self.start(&Arc::new(pod), true);
+            handles.insert(summary.uid.clone(), handle);
+        }
+    }
+
+    fn start(&self, pod: &Arc<Pod>, orphan: bool) -> Handle {
+        let uid = PodUid::of(pod);
+        let (mail, inbox) = watch::channel(Mail { pod: pod.clone(), removed: orphan });
+        let bell = self.bells.0.lock().entry(uid.clone()).or_default().clone();
+        let worker = Worker::new(self.tools.clone(), inbox, bell, self.scope.clone(), orphan);
+        let (handles, bells, ended) = (self.handles.clone(), self.bells.clone(), self.ended.clone());
+        let task = async move {
+            // A panic of the worker itself: its pod is looked at again by a new one.
+            drop(lifecycle::catch_panic(worker.run()).await);
+            handles.lock().remove(&uid);
+            bells.0.lock().remove(&uid);
+            ended.notify_one();
+        };
+        drop(self.scope.spawn_guarded("pod worker", task));
+        Handle { name: PodName::of(pod), is_static: pods::is_static(pod), mail }
+    }
+}
+
+/// Only what a worker looks at wakes it: not every touch of the object.
+fn tell(handle: &Handle, pod: &Arc<Pod>) {
+    handle.mail.send_if_modified(|mail| {
+        let (old, new) = (&mail.pod, pod);
+        let same = !mail.removed
+            && old.spec == new.spec
+            && old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
+            && old.metadata.deletion_grace_period_seconds == new.metadata.deletion_grace_period_seconds
+            && old.metadata.labels == new.metadata.labels
+            && old.metadata.annotations == new.metadata.annotations
+            && foreign_conditions(old) == foreign_conditions(new);
+        mail.pod = new.clone();
+        mail.removed = false;
+        !same
+    });
+}
+
+/// Readiness gates are conditions that others write.
+fn foreign_conditions(pod: &Pod) -> Vec<(&str, &str)> {
+    let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    gates
+        .filter_map(|gate| {
+            let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+            let found = conditions.iter().find(|condition| condition.type_ == gate.condition_type)?;
+            Some((found.type_.as_str(), found.status.as_str()))
+        })
+        .collect()
+}
+
+/// A static pod's successor waits until nothing is left of the pod before it.
+fn has_namesake(handles: &BTreeMap<PodUid, Handle>, pod: &Pod) -> bool {
+    let name = PodName::of(pod);
+    handles.values().any(|handle| handle.is_static && handle.name == name)
+}

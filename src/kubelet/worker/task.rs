@@ -1,0 +1,557 @@
+//! The loop of one pod: wake, observe, publish, decide, and one job at a time.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use lifecycle::{Guarded, Panicked, Scope};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    apply::{self, Outcome, RETRY, RETRY_LONGEST},
+    backoff::Backoff,
+    garbage::garbage,
+    kill::{self, Hooked},
+    plan::{self, Held, PodActions, compute_pod_actions},
+    ports::{PodResources, Probed, Reading},
+    state::{Effect, Event, PodState, Why},
+    tools::Tools,
+};
+use crate::{
+    pods::{self, PodName, PodUid},
+    runtime::{ContainerState, PodObservation, Runtime, shown_pod},
+    status::{self, Generated, Waiting},
+};
+
+/// Content of volumes is looked at this often even if nobody says that it changed.
+const REFRESH: Duration = Duration::from_secs(60);
+/// A pull or a pass that is announced by a wake; this only covers a lost one.
+const LOST_WAKE: Duration = Duration::from_secs(60);
+
+/// What the pool tells a worker. Only the newest counts.
+#[derive(Clone, Debug)]
+pub(super) struct Mail {
+    pub(super) pod: Arc<Pod>,
+    /// Its source has it no more.
+    pub(super) removed: bool,
+}
+
+/// How a worker is woken.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    /// Look again.
+    pub(super) look: Notify,
+    /// Look again, and try again what failed: what it waited for may be there.
+    pub(super) retry: Notify,
+}
+
+pub(super) struct Worker<R: Runtime, P: PodResources> {
+    tools: Arc<Tools<R, P>>,
+    uid: PodUid,
+    name: PodName,
+    inbox: watch::Receiver<Mail>,
+    bell: Arc<Bell>,
+    scope: Scope,
+    state: PodState,
+    backoff: Backoff,
+    recalled: bool,
+    hooked: Hooked,
+    waiting: BTreeMap<String, Waiting>,
+    previous: Option<PodStatus>,
+    failed: Option<Waiting>,
+    failures: u32,
+    refresh: bool,
+    cleaned: bool,
+    retry_at: Option<Instant>,
+    wake_at: Option<Instant>,
+    job: Option<Job>,
+}
+
+struct Job {
+    cancel: CancellationToken,
+    result: Guarded<Option<JobDone>>,
+}
+
+enum JobDone {
+    Synced(Outcome),
+    /// Everything was ended, or it failed.
+    Ended(bool),
+    TornDown(bool),
+    Cleaned(bool),
+}
+
+enum Wake {
+    Stop,
+    Mail,
+    Look,
+    Retry,
+    Timer,
+    Job(Result<Option<JobDone>, Panicked>),
+}
+
+impl<R: Runtime, P: PodResources> Worker<R, P> {
+    pub(super) fn new(
+        tools: Arc<Tools<R, P>>,
+        inbox: watch::Receiver<Mail>,
+        bell: Arc<Bell>,
+        scope: Scope,
+        orphan: bool,
+    ) -> Worker<R, P> {
+        let pod = inbox.borrow().pod.clone();
+        let mut state = PodState::Syncing;
+        if orphan {
+            state = state.on(Event::EndAsked { why: Why::Orphaned, grace_seconds: 1 }).0;
+        }
+        Worker {
+            uid: PodUid::of(&pod),
+            name: PodName::of(&pod),
+            backoff: Backoff::new(tools.config.crash_loop),
+            tools,
+            inbox,
+            bell,
+            scope,
+            state,
+            recalled: false,
+            hooked: Hooked::default(),
+            waiting: BTreeMap::new(),
+            previous: None,
+            failed: None,
+            failures: 0,
+            refresh: true,
+            cleaned: false,
+            retry_at: None,
+            wake_at: None,
+            job: None,
+        }
+    }
+
+    /// Returns when nothing of the pod is left here and its source has it no more, or with the agent.
+    pub(super) async fn run(mut self) {
+        self.pass().await;
+        loop {
+            if self.is_over() {
+                break;
+            }
+            match self.wait().await {
+                Wake::Stop => return,
+                Wake::Mail => {
+                    self.retry_at = None;
+                    self.refresh = true;
+                }
+                Wake::Retry => {
+                    self.retry_at = None;
+                    self.refresh = true;
+                }
+                Wake::Look | Wake::Timer => {}
+                Wake::Job(done) => self.on_job(done),
+            }
+            self.pass().await;
+        }
+        self.tools.probes.forget(&self.uid);
+        self.tools.images.forget(&self.uid);
+        self.tools.statuses.forget(&self.uid);
+        info!(pod = %self.name, uid = %self.uid, "pod is gone");
+    }
+
+    fn is_over(&self) -> bool {
+        let gone = self.inbox.borrow().removed || self.is_orphan();
+        matches!(self.state, PodState::Finished(_)) && gone && self.cleaned && self.job.is_none()
+    }
+
+    fn is_orphan(&self) -> bool {
+        self.state.ending().is_some_and(|ending| ending.why == Why::Orphaned)
+    }
+
+    async fn wait(&mut self) -> Wake {
+        let timer = [self.retry_at, self.wake_at].into_iter().flatten().min();
+        let job = self.job.as_mut();
+        let done = async {
+            match job {
+                Some(job) => (&mut job.result).await,
+                None => std::future::pending().await,
+            }
+        };
+        let sleep = async {
+            match timer {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.scope.cancelled() => Wake::Stop,
+            done = done => Wake::Job(done),
+            changed = self.inbox.changed() => if changed.is_ok() { Wake::Mail } else { Wake::Stop },
+            () = self.bell.retry.notified() => Wake::Retry,
+            () = self.bell.look.notified() => Wake::Look,
+            () = sleep => Wake::Timer,
+        }
+    }
+
+    fn on_job(&mut self, done: Result<Option<JobDone>, Panicked>) {
+        self.job = None;
+        self.retry_at = None;
+        let failed = match done {
+            Ok(Some(JobDone::Synced(outcome))) => self.on_synced(outcome),
+            Ok(Some(JobDone::Ended(ok))) => !ok,
+            Ok(Some(JobDone::TornDown(ok))) => {
+                if ok {
+                    self.turn(Event::TornDown);
+                }
+                !ok
+            }
+            Ok(Some(JobDone::Cleaned(ok))) => {
+                self.cleaned = ok;
+                !ok
+            }
+            // Cancelled: its state is over.
+            Ok(None) => false,
+            Err(panicked) => {
+                warn!(pod = %self.name, error = %panicked, "work on a pod panicked");
+                true
+            }
+        };
+        if failed {
+            let delay = RETRY.saturating_mul(1 << self.failures.min(8)).min(RETRY_LONGEST);
+            self.failures += 1;
+            self.sooner(delay);
+        } else {
+            self.failures = 0;
+        }
+    }
+
+    fn on_synced(&mut self, outcome: Outcome) -> bool {
+        let now = self.tools.clock.now();
+        for (name, after) in outcome.made {
+            self.waiting.remove(&name);
+            if let Some(ended) = after {
+                self.backoff.started(&name, ended, now);
+            }
+        }
+        self.waiting.extend(outcome.waiting);
+        if let Some(retry) = outcome.retry {
+            self.sooner(retry);
+        }
+        outcome.failed
+    }
+
+    fn sooner(&mut self, delay: Duration) {
+        let at = Instant::now() + delay;
+        self.retry_at = Some(self.retry_at.map_or(at, |other| other.min(at)));
+    }
+
+    fn turn(&mut self, event: Event) {
+        let (state, effects) = std::mem::replace(&mut self.state, PodState::Syncing).on(event);
+        self.state = state;
+        for effect in effects {
+            match effect {
+                Effect::CancelJob => {
+                    self.retry_at = None;
+                    self.failures = 0;
+                    if let Some(job) = &self.job {
+                        job.cancel.cancel();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn pass(&mut self) {
+        let now = Instant::now();
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+        }
+        self.wake_at = None;
+        let Mail { pod, removed } = self.inbox.borrow_and_update().clone();
+        let observed = match self.tools.runtime.observe(&self.uid).await {
+            Ok(observed) => observed,
+            Err(error) => {
+                warn!(pod = %self.name, error = &error as &dyn std::error::Error, "cannot observe the pod");
+                self.wake_at = Some(Instant::now() + RETRY_LONGEST);
+                return;
+            }
+        };
+        if removed || pod.metadata.deletion_timestamp.is_some() {
+            self.turn(Event::EndAsked { why: Why::Deleted, grace_seconds: pods::grace_seconds(&pod) });
+        }
+        let readings = self.probe(&pod, &observed);
+        if self.is_orphan() {
+            self.advance(&pod, &observed);
+            return;
+        }
+        let time = self.tools.clock.now();
+        self.recall(&observed);
+        let actions = self.plan(&pod, &observed, &readings, time);
+        let mut generated = self.generate(&pod, &observed, &readings, time);
+        if generated.completed && self.state.is_syncing() {
+            let grace_seconds = pods::grace_seconds(&pod);
+            self.turn(Event::EndAsked { why: Why::Completed, grace_seconds });
+        }
+        if self.advance(&pod, &observed) {
+            generated = self.generate(&pod, &observed, &readings, time);
+        }
+        self.publish(&pod, generated, time);
+        if self.state.is_syncing() {
+            self.sync(&pod, observed, actions, time);
+        } else if matches!(&self.state, PodState::Finished(ending) if ending.why == Why::Deleted) && !removed
+        {
+            self.tools.statuses.delete(&pod);
+        }
+    }
+
+    /// Tells the probes what runs, and asks what they measured.
+    fn probe(&self, pod: &Arc<Pod>, observed: &PodObservation) -> Vec<Reading> {
+        if self.is_orphan() {
+            return Vec::new();
+        }
+        let host_network = pods::is_host_network(pod);
+        let pod_ip = match host_network {
+            true => self.tools.node.borrow().addresses.first().copied(),
+            false => observed.sandboxes.first().and_then(|sandbox| sandbox.ips.first().copied()),
+        };
+        let shown = self.previous.as_ref().or(pod.status.as_ref());
+        let running: Vec<Probed> = observed
+            .containers
+            .iter()
+            .filter_map(|container| {
+                let ContainerState::Running { started_at } = container.state else { return None };
+                let before = shown.and_then(|shown| {
+                    let all = shown.container_statuses.iter().chain(&shown.init_container_statuses).flatten();
+                    let id = container.id.as_str();
+                    all.into_iter()
+                        .find(|it| it.container_id.as_deref().is_some_and(|shown| shown.ends_with(id)))
+                        .cloned()
+                });
+                Some(Probed {
+                    name: container.name.clone(),
+                    id: container.id.clone(),
+                    started_at,
+                    pod_ip,
+                    was_ready: before.as_ref().is_some_and(|before| before.ready),
+                    was_started: before.is_some_and(|before| before.started == Some(true)),
+                })
+            })
+            .collect();
+        self.tools.probes.update(pod, &running, !self.state.is_syncing());
+        self.tools.probes.readings(&self.uid)
+    }
+
+    /// Once after a start of the agent: the waits that containers in a crash loop must have had.
+    fn recall(&mut self, observed: &PodObservation) {
+        if std::mem::replace(&mut self.recalled, true) {
+            return;
+        }
+        for container in &observed.containers {
+            if let ContainerState::Exited(exit) = &container.state {
+                let began = exit.started_at.unwrap_or(container.created_at);
+                self.backoff.recall(&container.name, container.attempt, began);
+            }
+        }
+    }
+
+    /// Also says, in `waiting`, what is held back.
+    fn plan(
+        &mut self,
+        pod: &Pod,
+        observed: &PodObservation,
+        readings: &[Reading],
+        now: Timestamp,
+    ) -> PodActions {
+        if !self.state.is_syncing() {
+            return PodActions::default();
+        }
+        let actions =
+            compute_pod_actions(&plan::Inputs { pod, observed, readings, backoff: &self.backoff, now });
+        for Held { name, wait } in &actions.held {
+            let message = format!(
+                "back-off {} restarting failed container={name} pod={}",
+                api::duration::format(wait.wait),
+                shown_pod(pod)
+            );
+            let why = Waiting { reason: "CrashLoopBackOff".into(), message };
+            if self.waiting.insert(name.clone(), why.clone()).as_ref() != Some(&why) {
+                self.tell_back_off(pod, name);
+            }
+            self.wake_by(wait.until, now);
+        }
+        actions
+    }
+
+    fn tell_back_off(&self, pod: &Pod, name: &str) {
+        use crate::events::{self, EventType};
+        let Some(container) = pods::all_containers(pod).find(|it| it.name == name) else { return };
+        let message = format!("Back-off restarting failed container {name} in pod {}", shown_pod(pod));
+        let about = events::of_container(pod, container);
+        self.tools.events.event(&about, EventType::Warning, events::BACK_OFF, message);
+    }
+
+    fn generate(
+        &self,
+        pod: &Pod,
+        observed: &PodObservation,
+        readings: &[Reading],
+        now: Timestamp,
+    ) -> Generated {
+        let node = self.tools.node.borrow().clone();
+        status::generate(&status::Inputs {
+            pod,
+            previous: self.previous.as_ref(),
+            observed,
+            readings,
+            waiting: &self.waiting,
+            failed: self.failed.as_ref(),
+            ending: matches!(self.state, PodState::Terminated(_) | PodState::Finished(_)),
+            host_ips: &node.addresses,
+            runtime_name: &node.runtime_name,
+            now,
+        })
+    }
+
+    fn publish(&mut self, pod: &Arc<Pod>, generated: Generated, now: Timestamp) {
+        if let Some(next) = generated.next {
+            self.wake_by(next, now);
+        }
+        self.tools.statuses.publish(pod, &generated.status);
+        self.previous = Some(generated.status);
+    }
+
+    fn wake_by(&mut self, at: Timestamp, now: Timestamp) {
+        let wait = Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
+        // A little late rather than a little early, which would be a pass for nothing.
+        let at = Instant::now() + wait + Duration::from_millis(5);
+        self.wake_at = Some(self.wake_at.map_or(at, |other| other.min(at)));
+    }
+
+    fn sync(&mut self, pod: &Arc<Pod>, observed: PodObservation, actions: PodActions, now: Timestamp) {
+        let refreshed = now + jiff::SignedDuration::try_from(REFRESH).unwrap_or_default();
+        if self.job.is_some() || self.retry_at.is_some() || (actions.is_empty() && !self.refresh) {
+            self.wake_by(refreshed, now);
+            return;
+        }
+        self.refresh = false;
+        debug!(pod = %self.name, ?actions, "sync");
+        let (tools, pod, hooked) = (self.tools.clone(), pod.clone(), self.hooked.clone());
+        self.start_job(async move {
+            let outcome = apply::apply(&tools, &pod, &observed, actions, &hooked).await;
+            let garbage = garbage(&observed);
+            remove(&tools, &garbage.containers, &garbage.sandboxes).await;
+            JobDone::Synced(outcome)
+        });
+    }
+
+    /// The work of a pod that ends. True when the state has changed.
+    fn advance(&mut self, pod: &Arc<Pod>, observed: &PodObservation) -> bool {
+        let before = self.state.clone();
+        if matches!(self.state, PodState::Terminating(_)) && self.job.is_none() && !observed.has_life() {
+            self.turn(Event::NothingAlive);
+        }
+        if self.job.is_none() && self.retry_at.is_none() {
+            match self.state.clone() {
+                PodState::Syncing => {}
+                PodState::Terminating(ending) => {
+                    let grace = Duration::from_secs(u64::try_from(ending.grace_seconds).unwrap_or(0));
+                    self.end(pod, observed.clone(), grace);
+                }
+                PodState::Terminated(_) => {
+                    let (tools, uid) = (self.tools.clone(), self.uid.clone());
+                    self.start_job(async move { JobDone::TornDown(tear_down(&tools, &uid).await) });
+                }
+                PodState::Finished(ending) if ending.why != Why::Completed && !self.cleaned => {
+                    let (tools, name, uid) = (self.tools.clone(), self.name.clone(), self.uid.clone());
+                    let observed = observed.clone();
+                    self.start_job(
+                        async move { JobDone::Cleaned(clean(&tools, &observed, &name, &uid).await) },
+                    );
+                }
+                PodState::Finished(_) => {}
+            }
+        }
+        before != self.state
+    }
+
+    fn end(&mut self, pod: &Arc<Pod>, observed: PodObservation, grace: Duration) {
+        info!(pod = %self.name, uid = %self.uid, grace_s = grace.as_secs(), "ending pod");
+        let (tools, pod, hooked) = (self.tools.clone(), pod.clone(), self.hooked.clone());
+        self.start_job(async move {
+            let killed = kill::kill_all(&tools, &pod, &observed, grace, &hooked).await;
+            // Also after a failed kill: to stop a sandbox is to end by force what is in it.
+            let stopped = apply::stop_sandboxes(&tools, &observed).await;
+            if let Err(error) = killed.and(stopped) {
+                warn!(pod = %PodName::of(&pod), error = &error as &dyn std::error::Error, "cannot end the pod");
+                return JobDone::Ended(false);
+            }
+            JobDone::Ended(true)
+        });
+    }
+
+    fn start_job(&mut self, work: impl Future<Output = JobDone> + Send + 'static) {
+        let cancel = self.scope.token().child_token();
+        let token = cancel.clone();
+        let result = self.scope.spawn_guarded("pod job", async move {
+            tokio::select! {
+                biased;
+                () = token.cancelled() => None,
+                done = work => Some(done),
+            }
+        });
+        self.job = Some(Job { cancel, result });
+        let lost = Instant::now() + LOST_WAKE;
+        self.wake_at = Some(self.wake_at.map_or(lost, |other| other.min(lost)));
+    }
+}
+
+async fn tear_down<R: Runtime, P: PodResources>(tools: &Tools<R, P>, uid: &PodUid) -> bool {
+    match tools.resources.teardown(uid).await {
+        Ok(()) => true,
+        Err(error) => {
+            warn!(%uid, error = &error as &dyn std::error::Error, "cannot tear down the pod");
+            false
+        }
+    }
+}
+
+/// Nobody will ask for its logs or states any more.
+async fn clean<R: Runtime, P: PodResources>(
+    tools: &Tools<R, P>,
+    observed: &PodObservation,
+    name: &PodName,
+    uid: &PodUid,
+) -> bool {
+    let containers: Vec<_> = observed.containers.iter().map(|container| container.id.clone()).collect();
+    let sandboxes: Vec<_> = observed.sandboxes.iter().map(|sandbox| sandbox.id.clone()).collect();
+    let removed = remove(tools, &containers, &sandboxes).await;
+    let logs = tools.config.pod_log_dir(name, uid);
+    match tokio::fs::remove_dir_all(&logs).await {
+        Ok(()) => removed,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => removed,
+        Err(error) => {
+            warn!(path = %logs.display(), error = &error as &dyn std::error::Error, "cannot remove logs");
+            removed
+        }
+    }
+}
+
+async fn remove<R: Runtime, P: PodResources>(
+    tools: &Tools<R, P>,
+    containers: &[crate::runtime::ContainerId],
+    sandboxes: &[crate::runtime::SandboxId],
+) -> bool {
+    let mut all = true;
+    for id in containers {
+        if let Err(error) = tools.runtime.remove_container(id).await {
+            warn!(container = %id, error = &error as &dyn std::error::Error, "cannot remove a container");
+            all = false;
+        }
+    }
+    for id in sandboxes {
+        if let Err(error) = tools.runtime.remove_sandbox(id).await {
+            warn!(sandbox = %id, error = &error as &dyn std::error::Error, "cannot remove a sandbox");
+            all = false;
+        }
+    }
+    all
+}

@@ -1,10 +1,11 @@
 //! A disk that refuses.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Home, close, open};
 use crate::{
-    KeyRange, LeaseId, Op, RangeRequest, Revision, Store, StoreError, Txn, WriteFailure,
+    Compactor, KeyRange, LeaseId, Op, RangeRequest, Retention, Revision, Store, StoreError, Txn,
+    WriteFailure,
     embedded::{EmbeddedStore, Options},
 };
 
@@ -66,6 +67,60 @@ async fn a_full_disk_refuses_the_write_and_changes_nothing() {
     let (store, scope) = open(&home.options());
     assert_eq!(keys(&store).await, before, "nor is it there after a restart");
     assert_eq!(put(&store, "more", 8000).await.unwrap(), current.next(), "its revision was never given away");
+    close(store, scope).await;
+}
+
+/// Without the quota's help: the file system itself has no room for the write-ahead log. Needs root, for the mount.
+#[test]
+fn a_full_file_system_refuses_until_there_is_room() {
+    // This thread's own mounts, and those of the store's threads, which it starts.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("root");
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    let home = Home::new();
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("store-test"), home.0.path(), Some("tmpfs"), flags, Some("size=2m")).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (store, scope) = open(&home.options());
+        let ballast = home.0.path().join("ballast");
+        std::fs::write(&ballast, vec![0; 1 << 20]).unwrap();
+        let error = fill(&store).await;
+        assert!(
+            matches!(error, StoreError::Write { failure: WriteFailure::Full { .. } | WriteFailure::Io, .. }),
+            "{error:?}"
+        );
+        let (before, current) = (keys(&store).await, store.current_revision().await.unwrap());
+        for _ in 0..3 {
+            put(&store, "b", 8000).await.unwrap_err();
+        }
+        assert_eq!((keys(&store).await, store.stats().writable), (before, false));
+        std::fs::remove_file(&ballast).unwrap();
+        assert_eq!(put(&store, "b", 8000).await.unwrap(), current.next());
+        assert!(store.stats().writable);
+        let after = keys(&store).await;
+        close(store, scope).await;
+        let (store, scope) = open(&home.options());
+        assert_eq!(keys(&store).await, after);
+        close(store, scope).await;
+    });
+    nix::mount::umount(home.0.path()).unwrap();
+}
+
+#[tokio::test]
+async fn the_compactor_compacts_what_is_due() {
+    let home = Home::new();
+    let (store, scope) = open(&home.options());
+    for _ in 0..20 {
+        put(&store, "a", 10).await.unwrap();
+    }
+    let retention = Retention { revisions: 5, age: Duration::from_secs(60) };
+    let (mut compactor, now) = (Compactor::new(retention), Instant::now());
+    assert_eq!(compactor.tick(&store, now).await.unwrap(), None);
+    let later = now + Duration::from_secs(60);
+    assert_eq!(compactor.tick(&store, later).await.unwrap(), Some(Revision(16)));
+    assert_eq!(compactor.tick(&store, later).await.unwrap(), None);
+    assert_eq!(store.stats().compacted, Revision(16));
     close(store, scope).await;
 }
 

@@ -82,5 +82,28 @@ pub trait Reader: Send + Sync {
     /// list. 0 if there has been none.
     fn changed(&self, what: &GroupResource) -> u64;
 
+    /// The objects that changed after a revision, as they are now. `None`: that is no longer known, list instead.
+    #[expect(unused_variables, reason = "the default knows of no history")]
+    fn changes_after(&self, what: &GroupResource, revision: u64) -> Option<Changes> {
+        None
+    }
+
     fn registry(&self) -> &Registry;
+}
+
+/// What changed of a resource.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Complete up to this revision, which is [`Reader::changed`]'s at that moment.
+    pub revision: u64,
+    pub objects: Vec<Changed>,
+}
+
+/// One object that changed, as it is now.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    pub namespace: String,
+    pub name: String,
+    /// `None`: it is gone.
+    pub object: Option<Arc<Value>>,
 }

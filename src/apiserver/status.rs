@@ -15,6 +15,8 @@ pub struct ApiError {
     pub details: Option<Box<Details>>,
     /// Also sent as the `Retry-After` header.
     pub retry_after_secs: Option<u32>,
+    /// With which an expired list may go on (`metadata.continue`).
+    pub continue_token: Option<String>,
 }
 
 /// `metav1.StatusReason`.
@@ -131,7 +133,14 @@ pub const OPTIMISTIC_LOCK: &str =
 
 impl ApiError {
     pub fn new(code: StatusCode, reason: Reason, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None, retry_after_secs: None }
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+            retry_after_secs: None,
+            continue_token: None,
+        }
     }
 
     fn about(mut self, what: &GroupResource, name: &str) -> Self {
@@ -312,6 +321,9 @@ impl ApiError {
         });
         if self.reason != Reason::Unknown {
             status["reason"] = self.reason.as_str().into();
+        }
+        if let Some(token) = &self.continue_token {
+            status["metadata"]["continue"] = token.as_str().into();
         }
         if let Some(details) = &self.details {
             status["details"] = details.to_value(self.retry_after_secs);

@@ -1,0 +1,161 @@
+//! The path of every request, in one screen.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue, Request, Response, header, request::Parts};
+use tokio::time::Instant;
+use tracing::{debug, error};
+
+use crate::{
+    authn::PeerCertificates,
+    authz::{Attributes, Decision},
+    body::Body,
+    handlers::{self, respond},
+    impersonate,
+    request::{self, RequestInfo},
+    server::Inner,
+    status::{ApiError, quote},
+    user::UserInfo,
+};
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// What anybody may ask, without credentials (upstream's health checks and version).
+const OPEN_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+
+/// Who calls.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    /// A component of this process, known already.
+    Component(UserInfo),
+    /// Somebody on the network, to be authenticated.
+    Remote(Option<PeerCertificates>),
+}
+
+/// Answers one request. Never fails, never panics.
+pub(crate) async fn answer(server: &Arc<Inner>, caller: Caller, request: Request<Body>) -> Response<Body> {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let audit_id = parts.headers.get(AUDIT_ID).cloned().unwrap_or_else(new_audit_id);
+    let mut seen = RequestInfo { path: parts.uri.path().to_string(), ..RequestInfo::default() };
+    let result = match request::parse(&parts.method, &parts.uri) {
+        Err(error) => Err(error),
+        Ok(info) => {
+            seen = info.clone();
+            let in_flight = server.metrics.enter(&info);
+            let steps = lifecycle::catch_panic(Box::pin(steps(server, caller, info, parts, body))).await;
+            drop(in_flight);
+            steps.unwrap_or_else(|panic| {
+                error!(
+                    path = seen.path,
+                    error = &panic as &dyn std::error::Error,
+                    "request handler panicked"
+                );
+                Err(ApiError::internal("the request handler panicked"))
+            })
+        }
+    };
+    let mut response = result.unwrap_or_else(|error| respond::error(&error));
+    response.headers_mut().insert(AUDIT_ID, audit_id);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    server.metrics.observe(&seen, response.status(), started.elapsed());
+    debug!(verb = seen.verb.as_ref(), path = seen.path, code = response.status().as_u16(), "request");
+    response
+}
+
+/// The stages; the first that fails is the answer.
+async fn steps(
+    server: &Arc<Inner>,
+    caller: Caller,
+    info: RequestInfo,
+    parts: Parts,
+    body: Body,
+) -> Result<Response<Body>, ApiError> {
+    let user = authenticate(server, caller, &info, &parts).await?;
+    let user = impersonate::impersonate(server.authorizer.as_ref(), user, &parts.headers)?;
+    authorize(server, &user, &info)?;
+    let deadline = timeout(server, &info);
+    let route = async move {
+        if info.is_resource {
+            let stop = server.stop.clone();
+            handlers::handle(&server.api, handlers::Request { user, info, parts, body, stop }).await
+        } else {
+            server.pages(&info, &parts).await
+        }
+    };
+    match deadline {
+        None => route.await,
+        Some(after) => tokio::time::timeout(after, route).await.unwrap_or_else(|_| Err(timed_out())),
+    }
+}
+
+async fn authenticate(
+    server: &Inner,
+    caller: Caller,
+    info: &RequestInfo,
+    parts: &Parts,
+) -> Result<UserInfo, ApiError> {
+    let peer = match caller {
+        Caller::Component(user) => return Ok(user),
+        Caller::Remote(peer) => peer,
+    };
+    match server.authenticator.authenticate(parts, peer.as_ref()).await? {
+        Some(user) => Ok(user),
+        None if is_open(&info.path) => Ok(UserInfo::anonymous()),
+        None => Err(ApiError::unauthorized()),
+    }
+}
+
+fn is_open(path: &str) -> bool {
+    OPEN_PATHS
+        .iter()
+        .any(|open| path == *open || path.strip_prefix(open).is_some_and(|rest| rest.starts_with('/')))
+}
+
+fn authorize(server: &Inner, user: &UserInfo, info: &RequestInfo) -> Result<(), ApiError> {
+    let attributes = Attributes::from(info);
+    if !info.is_resource && is_open(&info.path) {
+        return Ok(());
+    }
+    match server.authorizer.authorize(user, &attributes) {
+        Decision::Allow(_) => Ok(()),
+        Decision::NoOpinion(reason) | Decision::Deny(reason) => Err(forbidden(user, info, &reason)),
+    }
+}
+
+/// `pods is forbidden: User "x" cannot list resource "pods" in API group "" in the namespace "y": reason`
+fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> ApiError {
+    let (user, verb) = (quote(&user.name), info.verb.as_ref());
+    let mut why = if !info.is_resource {
+        format!("User {user} cannot {verb} path {}", quote(&info.path))
+    } else {
+        let resource = match info.subresource.as_str() {
+            "" => info.resource.clone(),
+            subresource => format!("{}/{subresource}", info.resource),
+        };
+        let place = match info.namespace.as_str() {
+            "" => "at the cluster scope".to_string(),
+            namespace => format!("in the namespace {}", quote(namespace)),
+        };
+        let (resource, group) = (quote(&resource), quote(&info.group));
+        format!("User {user} cannot {verb} resource {resource} in API group {group} {place}")
+    };
+    if !reason.is_empty() {
+        why = format!("{why}: {reason}");
+    }
+    ApiError::forbidden(&info.group_resource(), &info.name, &why)
+}
+
+/// Watches and connections last; everything else has a time.
+fn timeout(server: &Inner, info: &RequestInfo) -> Option<Duration> {
+    let streams = matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
+    let lasts = info.is_resource && (info.verb == "watch" || info.verb == "proxy" || streams);
+    (!lasts).then_some(server.config.request_timeout)
+}
+
+fn timed_out() -> ApiError {
+    ApiError::timeout("request did not complete within the allotted timeout", 0)
+}
+
+fn new_audit_id() -> HeaderValue {
+    HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+}

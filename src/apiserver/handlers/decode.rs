@@ -1,0 +1,189 @@
+//! Bytes from outside become an object: the media type decides how, the schema what is in it.
+#![deny(clippy::disallowed_methods)]
+
+use api::schema::{self, DecodeError, Decoded, Encoding, FieldValidation, TypeRef};
+use http::{HeaderMap, header};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::status::{ApiError, quote};
+
+const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
+
+/// What a body must be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected<'a> {
+    pub(crate) group: &'a str,
+    pub(crate) version: &'a str,
+    pub(crate) kind: &'a str,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct TypeMeta {
+    #[serde(rename = "apiVersion")]
+    api_version: Option<String>,
+    kind: Option<String>,
+}
+
+impl Expected<'_> {
+    pub(crate) fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.into() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// `None` where nothing is known of its fields.
+    pub(crate) fn r#type(&self) -> Option<TypeRef> {
+        schema::lookup(self.group, self.version, self.kind)
+    }
+
+    /// Decodes a body that is such an object, with its warnings. An object that does not say what it is, is what
+    /// is expected.
+    pub(crate) fn decode(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        validation: FieldValidation,
+    ) -> Result<Decoded, ApiError> {
+        let encoding = encoding(headers)?;
+        self.check_type(body, encoding)?;
+        let decoded = match self.r#type() {
+            Some(known) => schema::decode(body, encoding, &known, validation),
+            None => schema::decode::decode_untyped(body, encoding, validation),
+        };
+        let mut decoded = decoded.map_err(|error| self.refuse(&error, body))?;
+        self.name_type(&mut decoded.value);
+        Ok(decoded)
+    }
+
+    /// Judges the outcome of a patch as if it had been sent.
+    pub(crate) fn conform(&self, object: Value, validation: FieldValidation) -> Result<Decoded, ApiError> {
+        let Some(known) = self.r#type() else { return Ok(Decoded { value: object, warnings: Vec::new() }) };
+        let mut decoded =
+            schema::conform(object, &known, validation).map_err(|error| self.refuse(&error, b""))?;
+        self.name_type(&mut decoded.value);
+        Ok(decoded)
+    }
+
+    fn name_type(&self, object: &mut Value) {
+        if let Some(members) = object.as_object_mut() {
+            members.insert("apiVersion".into(), self.api_version().into());
+            members.insert("kind".into(), self.kind.into());
+        }
+    }
+
+    fn refuse(&self, error: &DecodeError, body: &[u8]) -> ApiError {
+        ApiError::bad_request(error.message(self.kind, self.version, body))
+    }
+
+    /// The kind is told before the fields: those of another kind would all be unknown.
+    fn check_type(&self, body: &[u8], encoding: Encoding) -> Result<(), ApiError> {
+        let sent: Option<TypeMeta> = match encoding {
+            Encoding::Json => serde_json::from_slice(body).ok(),
+            Encoding::Yaml => serde_saphyr::from_slice(body).ok(),
+        };
+        let Some(sent) = sent else { return Ok(()) }; // decoding will tell what is wrong
+        let kind = self.kind;
+        let sent_version = sent.api_version.filter(|text| !text.is_empty());
+        if let Some(other) = sent.kind.filter(|other| !other.is_empty() && other != kind) {
+            let version = sent_version.as_deref().unwrap_or(self.version);
+            let version = quote(version.rsplit('/').next().unwrap_or_default());
+            return Err(ApiError::bad_request(format!(
+                "{other} in version {version} cannot be handled as a {kind}: converting ({other}) to ({kind}): unknown conversion"
+            )));
+        }
+        let expected = self.api_version();
+        match sent_version {
+            Some(other) if other != expected => Err(ApiError::bad_request(format!(
+                "the API version in the data ({other}) does not match the expected API version ({expected})"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// DeleteOptions, which are in every group.
+pub(crate) fn delete_options(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
+    let encoding = encoding(headers)?;
+    let decoded = schema::decode::decode_untyped(body, encoding, FieldValidation::Warn)
+        .map_err(|error| ApiError::bad_request(error.message("DeleteOptions", "v1", body)))?;
+    match decoded.value["kind"].as_str() {
+        None | Some("" | "DeleteOptions") => Ok(decoded.value),
+        Some(_) => Err(ApiError::bad_request("decoded object cannot be converted to DeleteOptions")),
+    }
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
+    match content_type(headers) {
+        "" | "application/json" => Ok(Encoding::Json),
+        "application/yaml" => Ok(Encoding::Yaml),
+        _ => Err(ApiError::unsupported_media_type(&ACCEPTED)),
+    }
+}
+
+/// The media type of the body, without parameters.
+pub(crate) fn content_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const POD: Expected<'_> = Expected { group: "", version: "v1", kind: "Pod" };
+
+    fn decode(content_type: &str, body: &[u8], validation: FieldValidation) -> Result<Decoded, ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, content_type.parse().unwrap());
+        POD.decode(&headers, body, validation)
+    }
+
+    #[track_caller]
+    fn refuses(body: &str, message: &str) {
+        let error = decode("application/json", body.as_bytes(), FieldValidation::Strict).unwrap_err();
+        assert_eq!((error.code.as_u16(), error.message.as_str()), (400, message));
+    }
+
+    #[test]
+    fn another_kind_or_version_is_refused_before_its_fields_are_looked_at() {
+        refuses(
+            r#"{"kind":"Service","apiVersion":"v1","spec":{"ports":[]}}"#,
+            "Service in version \"v1\" cannot be handled as a Pod: converting (Service) to (Pod): unknown conversion",
+        );
+        refuses(
+            r#"{"kind":"Pod","apiVersion":"v2"}"#,
+            "the API version in the data (v2) does not match the expected API version (v1)",
+        );
+    }
+
+    #[test]
+    fn unknown_and_repeated_fields_fail_strictly_and_warn_otherwise() {
+        let body = r#"{"spec":{"nodename":"a"},"metadata":{"name":"a","name":"b"}}"#;
+        let warned = decode("application/json", body.as_bytes(), FieldValidation::Warn).unwrap();
+        assert_eq!(warned.warnings.len(), 2, "{:?}", warned.warnings);
+        assert_eq!((&warned.value["kind"], &warned.value["apiVersion"]), (&"Pod".into(), &"v1".into()));
+        let error = decode("application/json", body.as_bytes(), FieldValidation::Strict).unwrap_err();
+        assert!(error.message.contains("strict decoding error: "), "{}", error.message);
+        assert!(error.message.contains("unknown field \"spec.nodename\""), "{}", error.message);
+    }
+
+    #[test]
+    fn other_formats_are_refused() {
+        let error = decode("application/vnd.kubernetes.protobuf", b"", FieldValidation::Warn).unwrap_err();
+        assert_eq!(error.code, 415);
+        assert_eq!(
+            error.message,
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..80)) {
+            drop(decode("application/json", &body, FieldValidation::Strict));
+            drop(decode("application/yaml", &body, FieldValidation::Strict));
+        }
+    }
+}

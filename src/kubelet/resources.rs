@@ -19,7 +19,7 @@ const MIN_QUOTA_US: i64 = 1_000;
 const GUARANTEED_SCORE: i64 = -997;
 const BEST_EFFORT_SCORE: i64 = 1000;
 
-pub fn linux_resources(pod: &Pod, container: &Container) -> LinuxResources {
+pub(crate) fn linux_resources(pod: &Pod, container: &Container) -> LinuxResources {
     let cpu_limit = limit(pod, container, "cpu").map_or(0, |cpu| cpu.milli_value());
     // A limit alone is also the request.
     let cpu_request = request(container, "cpu").map_or(cpu_limit, |cpu| cpu.milli_value());
@@ -32,16 +32,16 @@ pub fn linux_resources(pod: &Pod, container: &Container) -> LinuxResources {
     }
 }
 
-pub fn shares(milli_cpu: i64) -> i64 {
+pub(crate) fn shares(milli_cpu: i64) -> i64 {
     (milli_cpu * 1024 / 1000).clamp(MIN_SHARES, MAX_SHARES)
 }
 
-pub fn quota(milli_cpu: i64) -> i64 {
+pub(crate) fn quota(milli_cpu: i64) -> i64 {
     if milli_cpu == 0 { 0 } else { (milli_cpu * PERIOD_US / 1000).max(MIN_QUOTA_US) }
 }
 
 /// Upstream's heuristic: the more of the node's memory a burstable container asked for, the later it is killed.
-pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -> i64 {
+pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -> i64 {
     let priority = pod.spec.as_ref().and_then(|spec| spec.priority_class_name.as_deref());
     if priority == Some("system-node-critical") {
         return GUARANTEED_SCORE;

@@ -12,4 +12,5 @@
 mod name;
 mod puller;
 
+pub use name::default_policy as default_pull_policy;
 pub use puller::{Credentials, Ensured, Images, NoCredentials, Parts};

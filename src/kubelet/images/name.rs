@@ -2,7 +2,7 @@
 #![deny(clippy::disallowed_methods)]
 
 /// `busybox` → `busybox:latest`; a name with a tag or digest stays. `None` for what no registry could hold.
-pub fn with_tag(name: &str) -> Option<String> {
+pub(super) fn with_tag(name: &str) -> Option<String> {
     let (rest, digest) = match name.split_once('@') {
         Some((rest, digest)) => (rest, Some(digest)),
         None => (name, None),

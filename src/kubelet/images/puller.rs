@@ -104,6 +104,12 @@ pub struct Parts<R> {
     pub parallel: usize,
 }
 
+impl<R> std::fmt::Debug for Parts<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("parallel", &self.parallel).finish_non_exhaustive()
+    }
+}
+
 impl<R: Runtime> Images<R> {
     pub fn new(parts: Parts<R>, scope: &Scope) -> Arc<Images<R>> {
         Arc::new(Images {

@@ -12,10 +12,13 @@
 mod conditions;
 mod containers;
 mod generate;
+mod patch;
 mod phase;
+mod publish;
 
 pub use generate::{Generated, Inputs, generate};
 pub use phase::is_terminal;
+pub use publish::{Outbox, publish};
 
 /// Why a container is not running, as `state.waiting` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -187,7 +187,7 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
     async fn create_sandbox(&mut self, request: &SandboxRequest) -> Option<(SandboxId, Vec<IpAddr>)> {
         make_dir(&request.log_directory).await;
         match self.tools.runtime.run_sandbox(request).await {
-            Ok(id) => match self.tools.runtime.observe(&PodUid::of(self.pod)).await {
+            Ok(id) => match self.own(id.as_str()).observe(&PodUid::of(self.pod)).await {
                 Ok(observed) => {
                     let ips =
                         observed.sandboxes.iter().find(|sandbox| sandbox.id == id).map(|it| it.ips.clone());
@@ -209,6 +209,12 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
                 None
             }
         }
+    }
+
+    /// Events of what was just made find its pod.
+    fn own(&self, id: &str) -> &R {
+        self.tools.bells.own(&PodUid::of(self.pod), std::iter::once(id));
+        &self.tools.runtime
     }
 
     /// An abandoned attempt still holds the name: whatever became of it goes, and the next pass tries again.
@@ -287,6 +293,7 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
         make_dir(&scene.request.log_directory.join(&container.name)).await;
         match self.tools.runtime.create_container(scene.sandbox, scene.request, &request).await {
             Ok(id) => {
+                self.own(id.as_str());
                 self.outcome.made.push((start.name.clone(), start.after));
                 self.normal(container, events::CREATED, "Container created");
                 Some(id)

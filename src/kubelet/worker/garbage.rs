@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use crate::runtime::{ContainerId, ContainerState, PodObservation, SandboxId};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Garbage {
-    pub containers: Vec<ContainerId>,
-    pub sandboxes: Vec<SandboxId>,
+pub(super) struct Garbage {
+    pub(super) containers: Vec<ContainerId>,
+    pub(super) sandboxes: Vec<SandboxId>,
 }
 
 /// Of a pod that should run. The newest instance of each name stays, and the newest dead one before it.
-pub fn garbage(observed: &PodObservation) -> Garbage {
+pub(super) fn garbage(observed: &PodObservation) -> Garbage {
     let mut garbage = Garbage::default();
     let mut kept: BTreeMap<&str, u32> = BTreeMap::new();
     for container in &observed.containers {

@@ -1,7 +1,7 @@
 //! The workers of this node: one for each pod that should run here, that ends here, or that nobody wants any more.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -47,14 +47,18 @@ struct Handle {
 
 /// Rings workers, also those of a pool that is not made yet: probes and volumes are made before it.
 #[derive(Clone, Debug, Default)]
-pub struct Bells(Arc<Mutex<BTreeMap<PodUid, Arc<Bell>>>>);
+pub struct Bells {
+    bells: Arc<Mutex<BTreeMap<PodUid, Arc<Bell>>>>,
+    /// Whose a container or sandbox is, for events that name only its id.
+    owners: Arc<Mutex<HashMap<String, PodUid>>>,
+}
 
 impl Bells {
     /// For probes and volumes: look again, and try again what failed.
     pub fn waker(&self) -> Waker {
         let bells = self.clone();
         Waker::new(move |uid| {
-            if let Some(bell) = bells.0.lock().get(uid) {
+            if let Some(bell) = bells.bells.lock().get(uid) {
                 bell.retry.notify_one();
             }
         })
@@ -62,7 +66,7 @@ impl Bells {
 
     /// For events of the runtime. False when no worker has this pod.
     pub fn look(&self, uid: &PodUid) -> bool {
-        let bells = self.0.lock();
+        let bells = self.bells.lock();
         let bell = bells.get(uid);
         if let Some(bell) = bell {
             bell.look.notify_one();
@@ -70,12 +74,30 @@ impl Bells {
         bell.is_some()
     }
 
+    pub fn own<'a>(&self, uid: &PodUid, ids: impl Iterator<Item = &'a str>) {
+        let mut owners = self.owners.lock();
+        for id in ids {
+            if !owners.contains_key(id) {
+                owners.insert(id.to_string(), uid.clone());
+            }
+        }
+    }
+
+    pub fn owner(&self, id: &str) -> Option<PodUid> {
+        self.owners.lock().get(id).cloned()
+    }
+
+    fn remove(&self, uid: &PodUid) {
+        self.bells.lock().remove(uid);
+        self.owners.lock().retain(|_, owner| owner != uid);
+    }
+
     pub fn look_all(&self) {
-        self.0.lock().values().for_each(|bell| bell.look.notify_one());
+        self.bells.lock().values().for_each(|bell| bell.look.notify_one());
     }
 
     pub fn retry_all(&self) {
-        self.0.lock().values().for_each(|bell| bell.retry.notify_one());
+        self.bells.lock().values().for_each(|bell| bell.retry.notify_one());
     }
 }
 
@@ -93,6 +115,10 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
     /// Resolves when a worker has ended since the last call; call [`Pool::desire`] again then.
     pub async fn ended(&self) {
         self.ended.notified().await;
+    }
+
+    pub fn has(&self, uid: &PodUid) -> bool {
+        self.handles.lock().contains_key(uid)
     }
 
     pub fn len(&self) -> usize {
@@ -150,14 +176,14 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
     fn start(&self, pod: &Arc<Pod>, orphan: bool) -> Handle {
         let uid = PodUid::of(pod);
         let (mail, inbox) = watch::channel(Mail { pod: pod.clone(), removed: orphan });
-        let bell = self.bells.0.lock().entry(uid.clone()).or_default().clone();
+        let bell = self.bells.bells.lock().entry(uid.clone()).or_default().clone();
         let worker = Worker::new(self.tools.clone(), inbox, bell, self.scope.clone(), orphan);
         let (handles, bells, ended) = (self.handles.clone(), self.bells.clone(), self.ended.clone());
         let task = async move {
             // A panic of the worker itself: its pod is looked at again by a new one.
             drop(lifecycle::catch_panic(worker.run()).await);
             handles.lock().remove(&uid);
-            bells.0.lock().remove(&uid);
+            bells.remove(&uid);
             ended.notify_one();
         };
         drop(self.scope.spawn_guarded("pod worker", task));

@@ -5,7 +5,10 @@ use std::{net::IpAddr, sync::Arc};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::watch;
 
-use super::ports::{PodResources, Probes};
+use super::{
+    pool::Bells,
+    ports::{PodResources, Probes},
+};
 use crate::{
     clock::Clock, config::KubeletConfig, events::EventSink, images::Images, pods::PodUid, runtime::Runtime,
 };
@@ -20,6 +23,7 @@ pub struct Tools<R: Runtime, P: PodResources> {
     pub config: Arc<KubeletConfig>,
     pub node: watch::Receiver<NodeFacts>,
     pub clock: Clock,
+    pub bells: Bells,
 }
 
 impl<R: Runtime, P: PodResources> std::fmt::Debug for Tools<R, P> {

@@ -1,0 +1,273 @@
+//! Puts the parts of the node agent together: the table of contents of the kubelet.
+
+use std::{net::IpAddr, sync::Arc};
+
+use client::{Selector, Store};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use lifecycle::Scope;
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::{
+    clock::Clock,
+    config::KubeletConfig,
+    events::EventSink,
+    images::{self, Credentials, Images},
+    notice,
+    pods::{self, PodUid},
+    runtime::{PodSummary, Runtime},
+    sources::{self, merge},
+    status::{self, Outbox},
+    worker::{
+        Bells, Desired, NodeFacts, Pool, StatusSink, Tools,
+        ports::{PodResources, Probes},
+    },
+};
+
+/// The API that this node belongs to. Without it, only static pods run.
+#[derive(Clone)]
+pub struct Cluster {
+    pub client: kube::Client,
+    /// The pods bound to this node.
+    pub pods: Store<Pod>,
+    /// This node's own object.
+    pub node: Store<Node>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Cluster")
+    }
+}
+
+impl Cluster {
+    /// Watches what concerns `node_name`, and nothing else.
+    pub fn watch(client: &kube::Client, node_name: &str, scope: &Scope) -> Cluster {
+        let pods = client::reflect(client, Selector::fields(format!("spec.nodeName={node_name}")), scope);
+        let node = client::reflect(client, Selector::fields(format!("metadata.name={node_name}")), scope);
+        Cluster { client: client.clone(), pods, node }
+    }
+
+    fn node(&self, name: &str) -> Option<Arc<Node>> {
+        self.node.get(&client::ObjectKey::cluster(name))
+    }
+}
+
+/// What the pods of a node are run with.
+pub struct Parts<R, P> {
+    pub config: Arc<KubeletConfig>,
+    pub runtime: Arc<R>,
+    pub resources: Arc<P>,
+    pub probes: Arc<dyn Probes>,
+    pub credentials: Arc<dyn Credentials>,
+    pub events: Arc<dyn EventSink>,
+    pub cluster: Option<Cluster>,
+    /// Shared with what was made before: probes and volumes wake pods through it.
+    pub bells: Bells,
+    pub outbox: Outbox,
+    pub facts: watch::Receiver<NodeFacts>,
+}
+
+impl<R, P> std::fmt::Debug for Parts<R, P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Parts")
+    }
+}
+
+/// Runs the node's pods until `scope` is cancelled. Containers run on when it ends.
+pub async fn run_pods<R: Runtime, P: PodResources>(parts: Parts<R, P>, scope: &Scope) {
+    let Parts { config, runtime, resources, probes, credentials, events, cluster, bells, outbox, facts } =
+        parts;
+    let clock = Clock::system();
+    let images = Images::new(
+        images::Parts {
+            runtime: runtime.clone(),
+            credentials,
+            events: events.clone(),
+            clock: clock.clone(),
+            waker: bells.waker(),
+            parallel: config.max_parallel_image_pulls,
+        },
+        scope,
+    );
+    let tools = Arc::new(Tools {
+        runtime: runtime.clone(),
+        resources: resources.clone(),
+        probes,
+        images,
+        statuses: Arc::new(outbox.clone()) as Arc<dyn StatusSink>,
+        events,
+        config: config.clone(),
+        node: facts.clone(),
+        clock,
+        bells: bells.clone(),
+    });
+    let pool = Pool::new(tools, bells.clone(), scope);
+    let listed = watch::Sender::new(Arc::<Vec<PodSummary>>::default());
+    let noticed = listed.subscribe();
+    owned(scope, "notice", notice::run(runtime, bells.clone(), listed, config.relist));
+    let files = watch::Sender::new(None);
+    let static_pods = files.subscribe();
+    match config.static_pod_path.clone() {
+        Some(dir) => {
+            let node_name = config.node_name.clone();
+            owned(scope, "static pods", async move { sources::watch_files(&dir, &node_name, files).await });
+        }
+        None => {
+            files.send_replace(Some(Vec::new()));
+            drop(files);
+        }
+    }
+    if let Some(cluster) = &cluster {
+        let publish = status::publish(cluster.client.clone(), outbox.clone(), cluster.pods.clone());
+        owned(scope, "pod status", publish);
+    }
+    let agent = Agent { config, cluster, pool, resources, outbox, bells };
+    tokio::select! {
+        () = scope.cancelled() => {}
+        () = agent.run(static_pods, noticed, facts) => {}
+    }
+}
+
+/// Spawns work that has no end of its own.
+fn owned(scope: &Scope, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    let token = scope.token();
+    scope.spawn(name, async move {
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = work => {}
+        }
+    });
+}
+
+struct Agent<R: Runtime, P: PodResources> {
+    config: Arc<KubeletConfig>,
+    cluster: Option<Cluster>,
+    pool: Pool<R, P>,
+    resources: Arc<P>,
+    outbox: Outbox,
+    bells: Bells,
+}
+
+type Files = watch::Receiver<Option<Vec<Arc<Pod>>>>;
+type Noticed = watch::Receiver<Arc<Vec<PodSummary>>>;
+
+impl<R: Runtime, P: PodResources> Agent<R, P> {
+    async fn run(&self, mut files: Files, mut noticed: Noticed, mut facts: watch::Receiver<NodeFacts>) {
+        let mut changes = self.cluster.as_ref().map(|cluster| cluster.pods.changes());
+        let mut mirrors_due = None;
+        loop {
+            let desired = self.desired(&files);
+            let mirrored = self.mirror(&files).await;
+            if !mirrored {
+                mirrors_due = Some(tokio::time::Instant::now() + std::time::Duration::from_secs(1));
+            }
+            self.pool.desire(&desired);
+            let changed = async {
+                match &mut changes {
+                    Some(changes) => changes.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let synced = async {
+                match &self.cluster {
+                    Some(cluster) if !cluster.pods.synced() => cluster.pods.wait_synced().await,
+                    _ => std::future::pending().await,
+                }
+            };
+            let retry = async {
+                match mirrors_due.take() {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let mut list = false;
+            let mut network = false;
+            tokio::select! {
+                keys = changed => self.compare(&keys),
+                () = synced => list = true,
+                Ok(()) = files.changed() => {}
+                Ok(()) = noticed.changed() => list = true,
+                Ok(()) = facts.changed() => network = true,
+                () = self.pool.ended() => {}
+                () = retry => {}
+            }
+            if network {
+                facts.borrow_and_update();
+                self.bells.retry_all();
+            }
+            if list {
+                self.sweep(&files, &mut noticed).await;
+            }
+        }
+    }
+
+    fn sources(&self, files: &Files) -> merge::Sources {
+        let api = match &self.cluster {
+            None => Some(Vec::new()),
+            Some(cluster) => cluster.pods.synced().then(|| cluster.pods.list()),
+        };
+        merge::Sources { api, files: files.borrow().clone() }
+    }
+
+    fn desired(&self, files: &Files) -> Desired {
+        merge::merge(&self.sources(files)).0
+    }
+
+    async fn mirror(&self, files: &Files) -> bool {
+        let Some(cluster) = &self.cluster else { return true };
+        let (_, plan) = merge::merge(&self.sources(files));
+        if plan == merge::MirrorPlan::default() {
+            return true;
+        }
+        let node = cluster.node(&self.config.node_name);
+        if node.is_none() && !plan.create.is_empty() {
+            return false;
+        }
+        sources::reconcile_mirrors(&cluster.client, &plan, node.as_deref()).await
+    }
+
+    /// The API shows something new of these pods: is it what we said?
+    fn compare(&self, keys: &std::collections::HashSet<client::ObjectKey>) {
+        let Some(cluster) = &self.cluster else { return };
+        for key in keys {
+            match cluster.pods.get(key) {
+                Some(pod) if pods::is_mirror(&pod) => self.outbox.retry_static(),
+                Some(pod) => self.outbox.compare(&PodUid::of(&pod)),
+                None => {}
+            }
+        }
+    }
+
+    /// Ends what the runtime or the disk has of pods that nobody wants.
+    async fn sweep(&self, files: &Files, noticed: &mut Noticed) {
+        let listed = noticed.borrow_and_update().clone();
+        // Newer than the list: a pod that came in between is known.
+        let desired = self.desired(files);
+        self.pool.adopt_orphans(&desired, &listed);
+        if !desired.synced {
+            return;
+        }
+        for uid in self.resources.leftovers().await {
+            if !desired.pods.contains_key(&uid)
+                && !self.pool.has(&uid)
+                && !listed.iter().any(|pod| pod.uid == uid)
+            {
+                info!(%uid, "removing what is left of a pod");
+                if let Err(error) = self.resources.teardown(&uid).await {
+                    tracing::warn!(%uid, error = &error as &dyn std::error::Error, "cannot remove what is left of a pod");
+                }
+            }
+        }
+    }
+}
+
+/// The node's address: what the kernel would send from to reach `server`.
+pub fn address_towards(server: std::net::SocketAddr) -> std::io::Result<IpAddr> {
+    let any: std::net::SocketAddr =
+        if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = std::net::UdpSocket::bind(any)?;
+    // Connecting a datagram socket sends nothing: it only asks for the route.
+    socket.connect(server)?;
+    Ok(socket.local_addr()?.ip())
+}

@@ -9,6 +9,7 @@
 //! Credentials that are sent and wrong are refused (401) everywhere, also where none are needed.
 
 mod bootstrap;
+pub mod openid;
 mod service_account;
 mod x509;
 

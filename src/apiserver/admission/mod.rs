@@ -1,10 +1,31 @@
 //! Admission: plugins that may change or refuse a write after authorization.
 
+mod certificates;
+mod default_tolerations;
+mod namespace_lifecycle;
+mod node_restriction;
+mod priority;
+mod runtime_class;
+mod service_account;
+mod taint_nodes;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
+
+pub use certificates::{CertificateRequester, CertificateSubjectRestriction, SignerRights};
+pub use default_tolerations::DefaultTolerationSeconds;
+pub use namespace_lifecycle::NamespaceLifecycle;
+pub use node_restriction::NodeRestriction;
+pub use priority::Priority;
+pub use runtime_class::RuntimeClass;
+pub use service_account::ServiceAccount;
+pub use taint_nodes::TaintNodesByCondition;
 
 use serde_json::Value;
 
 use crate::{
+    authz::{Authorization, escalation::Escalation},
     registry::{DeleteOptions, Registry},
     status::{ApiError, GroupResource},
     user::UserInfo,
@@ -106,4 +127,70 @@ pub struct Changed {
     pub name: String,
     /// `None`: it is gone.
     pub object: Option<Arc<Value>>,
+}
+
+/// The plugins that are always on, in the order in which they run.
+pub fn plugins(authorization: &Arc<Authorization>) -> Vec<Arc<dyn Plugin>> {
+    vec![
+        Arc::new(NamespaceLifecycle),
+        Arc::new(ServiceAccount),
+        Arc::new(NodeRestriction),
+        Arc::new(TaintNodesByCondition),
+        Arc::new(Priority),
+        Arc::new(DefaultTolerationSeconds),
+        Arc::new(RuntimeClass),
+        Arc::new(CertificateRequester),
+        Arc::new(SignerRights::new(authorization.clone())),
+        Arc::new(CertificateSubjectRestriction),
+        Arc::new(Escalation::new(authorization.clone())),
+    ]
+}
+
+/// Whether a pod only shows what a node runs from its own files.
+fn is_mirror(pod: &Value) -> bool {
+    pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string()
+}
+
+/// The resources that a pod spec refers to by name, each once: what a pod from a node's own files must not do.
+fn references(spec: &Value) -> Vec<&'static str> {
+    let mut found = Vec::new();
+    let list = |value: &Value, field: &str| value[field].as_array().cloned().unwrap_or_default();
+    if spec["serviceAccountName"].as_str().is_some_and(|name| !name.is_empty()) {
+        found.push("serviceaccounts");
+    }
+    if !list(spec, "imagePullSecrets").is_empty() {
+        found.push("secrets");
+    }
+    for container in
+        ["containers", "initContainers", "ephemeralContainers"].iter().flat_map(|name| list(spec, name))
+    {
+        for source in list(&container, "envFrom") {
+            found.extend(source["configMapRef"].is_object().then_some("configmaps"));
+            found.extend(source["secretRef"].is_object().then_some("secrets"));
+        }
+        for variable in list(&container, "env") {
+            found.extend(variable["valueFrom"]["configMapKeyRef"].is_object().then_some("configmaps"));
+            found.extend(variable["valueFrom"]["secretKeyRef"].is_object().then_some("secrets"));
+        }
+    }
+    const KINDS: [(&str, &str); 8] = [
+        ("secret", "secrets"),
+        ("configMap", "configmaps"),
+        ("persistentVolumeClaim", "persistentvolumeclaims"),
+        ("ephemeral", "persistentvolumeclaims"),
+        ("csi", "csidrivers"),
+        ("serviceAccountToken", "serviceaccounts"),
+        ("clusterTrustBundle", "clustertrustbundles"),
+        ("podCertificate", "podcertificates"),
+    ];
+    for volume in list(spec, "volumes") {
+        let sources = list(&volume["projected"], "sources");
+        for source in std::iter::once(&volume).chain(&sources) {
+            found.extend(KINDS.iter().filter(|(field, _)| source[*field].is_object()).map(|(_, kind)| *kind));
+        }
+    }
+    if !list(spec, "resourceClaims").is_empty() {
+        found.push("resourceclaims");
+    }
+    found
 }

@@ -1,0 +1,146 @@
+//! The node agent against a real containerd. Needs root, containerd, runc, busybox-static.
+
+mod support;
+
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
+use kubelet::{
+    KubeletConfig,
+    agent::{self, Parts},
+    images::NoCredentials,
+    pods::PodUid,
+    runtime::{CriRuntime, Runtime, SecurityDefaults},
+    sources::static_pod,
+    status::Outbox,
+    worker::{Bells, NodeFacts},
+};
+use lifecycle::Scope;
+use support::{
+    Bare, Heard, NoProbes,
+    containerd::{BUSYBOX, Containerd},
+    eventually,
+};
+use tokio::sync::watch;
+
+/// An agent without an API: its pods are files.
+struct Agent {
+    scope: Scope,
+    outbox: Outbox,
+    events: Arc<Heard>,
+    _facts: watch::Sender<NodeFacts>,
+}
+
+impl Agent {
+    fn start(config: &Arc<KubeletConfig>) -> Agent {
+        let scope = Scope::root("kubelet");
+        let (facts, receiver) = watch::channel(NodeFacts {
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+            memory_bytes: 1 << 30,
+            runtime_name: "containerd".into(),
+            ..NodeFacts::default()
+        });
+        let events = Arc::new(Heard::default());
+        let outbox = Outbox::default();
+        let parts = Parts {
+            config: config.clone(),
+            runtime: Arc::new(
+                CriRuntime::new(&config.runtime_endpoint, SecurityDefaults::default()).unwrap(),
+            ),
+            resources: Arc::new(Bare),
+            probes: Arc::new(NoProbes),
+            credentials: Arc::new(NoCredentials),
+            events: events.clone(),
+            cluster: None,
+            bells: Bells::default(),
+            outbox: outbox.clone(),
+            facts: receiver,
+        };
+        let inner = scope.clone();
+        scope.spawn("agent", async move { agent::run_pods(parts, &inner).await });
+        Agent { scope, outbox, events, _facts: facts }
+    }
+
+    async fn stop(self) {
+        assert!(self.scope.close(Duration::from_secs(10)).await);
+    }
+
+    async fn status(&self, uid: &PodUid, what: &str, is: impl Fn(&PodStatus) -> bool) -> PodStatus {
+        eventually(what, async || self.outbox.latest(uid).filter(|status| is(status))).await
+    }
+}
+
+struct Node {
+    containerd: Containerd,
+    config: Arc<KubeletConfig>,
+    manifests: PathBuf,
+}
+
+impl Node {
+    fn start() -> Node {
+        let containerd = Containerd::start();
+        let dir = containerd.dir.path().to_path_buf();
+        let manifests = dir.join("manifests");
+        fs::create_dir_all(&manifests).unwrap();
+        let mut config = KubeletConfig::new("node-1");
+        config.root_dir = dir.join("kubelet");
+        config.pod_logs_dir = dir.join("logs");
+        config.runtime_endpoint = containerd.endpoint();
+        config.static_pod_path = Some(manifests.clone());
+        Node { containerd, config: Arc::new(config), manifests }
+    }
+
+    /// Returns the pod's UID.
+    fn write(&self, name: &str, spec: &str) -> PodUid {
+        let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {spec}\n");
+        fs::write(self.manifests.join(format!("{name}.yaml")), &text).unwrap();
+        PodUid::of(&static_pod::parse(&text, "node-1").unwrap())
+    }
+
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.manifests.join(format!("{name}.yaml"))).unwrap();
+    }
+
+    fn runtime(&self) -> CriRuntime {
+        CriRuntime::new(&self.containerd.endpoint(), SecurityDefaults::default()).unwrap()
+    }
+}
+
+fn container<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
+    status.container_statuses.iter().flatten().find(|status| status.name == name)
+}
+
+fn is_running(status: &PodStatus) -> bool {
+    status.phase.as_deref() == Some("Running")
+        && status.container_statuses.iter().flatten().all(|status| status.ready)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_runs_survives_a_restart_of_the_agent_and_goes() {
+    let node = Node::start();
+    let agent = Agent::start(&node.config);
+    let spec = format!(
+        "{{hostNetwork: true, terminationGracePeriodSeconds: 1, containers: [{{name: c, image: '{BUSYBOX}', command: [sh, -c, 'echo hello $(WHO); sleep 1000'], env: [{{name: WHO, value: world}}]}}]}}"
+    );
+    let uid = node.write("web", &spec);
+    let status = agent.status(&uid, "the pod runs", is_running).await;
+    let id = container(&status, "c").unwrap().container_id.clone();
+    assert_eq!(agent.events.reasons("web-node-1"), ["Pulled", "Created", "Started"]);
+    let log = node.config.pod_logs_dir.join(format!("default_web-node-1_{uid}/c/0.log"));
+    let text =
+        eventually("the log is written", async || fs::read_to_string(&log).ok().filter(|it| !it.is_empty()))
+            .await;
+    assert!(text.trim_end().ends_with("stdout F hello world"), "{text}");
+
+    agent.stop().await;
+    let agent = Agent::start(&node.config);
+    let status = agent.status(&uid, "the pod is seen again", is_running).await;
+    assert_eq!(container(&status, "c").unwrap().container_id, id, "the same container runs on");
+    assert_eq!(agent.events.reasons("web-node-1"), Vec::<String>::new(), "nothing was done");
+
+    node.remove("web");
+    let runtime = node.runtime();
+    eventually("nothing is left", async || runtime.list().await.unwrap().is_empty().then_some(())).await;
+    assert!(agent.events.reasons("web-node-1").contains(&"Killing".to_string()));
+    agent.stop().await;
+}

@@ -140,22 +140,24 @@ impl Socket {
         attributes.text(encode::ATTR_TABLE, &table.name);
         let attributes = attributes.finish();
         let Some(chains) = self.dump(table, message::GETCHAIN, &attributes).await? else { return Ok(None) };
-        let of_table = |reader: &Reader<'_>| reader.text(encode::ATTR_TABLE) == Some(table.name.as_str());
-        let mut names = chains.iter().map(|body| Reader::new(body)).filter(of_table).peekable();
-        if names.peek().is_none() && !self.has_table(table).await? {
+        for body in &chains {
+            let reader = Reader::new(body);
+            if let Some(chain) = reader.text(encode::NFTA_CHAIN_NAME).filter(|_| is_of(table, &reader)) {
+                state.chains.insert(chain.to_string(), 0);
+            }
+        }
+        if state.chains.is_empty() && !self.has_table(table).await? {
             return Ok(None);
         }
-        state.chains =
-            names.filter_map(|r| Some((r.text(encode::NFTA_CHAIN_NAME)?.to_string(), 0))).collect();
         for body in self.dump(table, message::GETRULE, &attributes).await?.unwrap_or_default() {
             let reader = Reader::new(&body);
-            if let Some(chain) = reader.text(encode::NFTA_RULE_CHAIN).filter(|_| of_table(&reader)) {
+            if let Some(chain) = reader.text(encode::NFTA_RULE_CHAIN).filter(|_| is_of(table, &reader)) {
                 *state.chains.entry(chain.to_string()).or_default() += 1;
             }
         }
         for body in self.dump(table, message::GETSET, &attributes).await?.unwrap_or_default() {
             let reader = Reader::new(&body);
-            let Some(set) = reader.text(encode::NFTA_SET_NAME).filter(|_| of_table(&reader)) else {
+            let Some(set) = reader.text(encode::NFTA_SET_NAME).filter(|_| is_of(table, &reader)) else {
                 continue;
             };
             // Anonymous ones live and die with their rules.
@@ -217,6 +219,10 @@ impl Socket {
             Err(_) => Err(CommitError::Silent { table: table.to_string(), after: ANSWER_DEADLINE }),
         }
     }
+}
+
+fn is_of(table: &TableName, reader: &Reader<'_>) -> bool {
+    reader.text(encode::ATTR_TABLE) == Some(table.name.as_str())
 }
 
 fn refusal(

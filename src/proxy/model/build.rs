@@ -1,0 +1,177 @@
+//! From a Service and its EndpointSlices to the model.
+#![deny(clippy::disallowed_methods)]
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use k8s_openapi::api::{
+    core::v1::{Service, ServicePort, ServiceSpec},
+    discovery::v1::EndpointSlice,
+};
+
+use super::{
+    PortModel, PortName, Proto, ServiceModel,
+    endpoints::{candidates, targets},
+};
+
+/// The model of one Service on the node named `node`. `slices` are those of this Service.
+#[must_use]
+pub fn build(service: &Service, slices: &[&EndpointSlice], node: &str) -> ServiceModel {
+    let Some(spec) = &service.spec else { return ServiceModel::default() };
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return ServiceModel::default();
+    }
+    let mut ports = Vec::new();
+    for cluster_ip in cluster_ips(spec) {
+        for port in spec.ports.iter().flatten() {
+            ports.extend(model_port(service, spec, port, cluster_ip, slices, node));
+        }
+    }
+    ServiceModel { ports }
+}
+
+/// The cluster IPs of both families; none for a headless Service.
+fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
+    let listed = spec.cluster_ips.iter().flatten().chain(spec.cluster_ip.iter());
+    let mut ips: Vec<IpAddr> = listed.filter_map(|ip| ip.parse().ok()).collect();
+    ips.dedup();
+    ips.sort();
+    ips.dedup();
+    ips
+}
+
+fn proto(name: Option<&str>) -> Option<Proto> {
+    match name.unwrap_or("TCP") {
+        "TCP" => Some(Proto::Tcp),
+        "UDP" => Some(Proto::Udp),
+        "SCTP" => Some(Proto::Sctp),
+        _ => None,
+    }
+}
+
+fn model_port(
+    service: &Service,
+    spec: &ServiceSpec,
+    port: &ServicePort,
+    cluster_ip: IpAddr,
+    slices: &[&EndpointSlice],
+    node: &str,
+) -> Option<PortModel> {
+    let name = PortName {
+        namespace: service.metadata.namespace.clone()?,
+        service: service.metadata.name.clone()?,
+        port: port.name.clone().unwrap_or_default(),
+    };
+    let found = candidates(slices, &name.port, cluster_ip.is_ipv6(), node);
+    let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
+    Some(PortModel {
+        proto: proto(port.protocol.as_deref())?,
+        port: u16::try_from(port.port).ok()?,
+        external_ips: external_ips(service, spec, cluster_ip.is_ipv6()),
+        node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
+        affinity: affinity(spec),
+        internal: targets(&found, is_local(&spec.internal_traffic_policy)),
+        external: targets(&found, is_local(&spec.external_traffic_policy)),
+        cluster_ip,
+        name,
+    })
+}
+
+fn affinity(spec: &ServiceSpec) -> Option<Duration> {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return None;
+    }
+    let seconds =
+        spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+    // Three hours, the API's default.
+    Some(Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(10_800)))
+}
+
+fn external_ips(service: &Service, spec: &ServiceSpec, ipv6: bool) -> BTreeSet<IpAddr> {
+    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
+    let balanced = balancer
+        .into_iter()
+        .flatten()
+        // With ipMode Proxy the load balancer sends to a node port by itself (KEP-1860).
+        .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
+        .filter_map(|ingress| ingress.ip.as_ref());
+    let is_balanced = spec.type_.as_deref() == Some("LoadBalancer");
+    spec.external_ips
+        .iter()
+        .flatten()
+        .chain(balanced.filter(|_| is_balanced))
+        .filter_map(|ip| ip.parse().ok())
+        .filter(|ip: &IpAddr| ip.is_ipv6() == ipv6)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::model::Endpoint;
+
+    fn service(spec: Value) -> Service {
+        serde_json::from_value(json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec}))
+            .unwrap()
+    }
+
+    fn slice(endpoints: &Value) -> EndpointSlice {
+        serde_json::from_value(json!({"metadata": {}, "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": 8080}]})).unwrap()
+    }
+
+    fn ips(targets: &super::super::Targets) -> Vec<String> {
+        targets.endpoints.iter().map(|Endpoint { ip, port }| format!("{ip}:{port}")).collect()
+    }
+
+    fn web(more: &Value) -> Service {
+        let mut spec = json!({"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9"], "ports": [{"name": "http", "port": 80, "nodePort": 30080}]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        service(spec)
+    }
+
+    #[test]
+    fn only_ready_endpoints_take_traffic() {
+        let slice = slice(&json!([
+            {"addresses": ["10.244.0.1"], "conditions": {"ready": true}},
+            {"addresses": ["10.244.0.2"], "conditions": {"ready": false}},
+            {"addresses": ["10.244.0.3"]}
+        ]));
+        let model = build(&web(&json!({})), &[&slice], "a");
+        assert_eq!(ips(&model.ports[0].internal), ["10.244.0.1:8080", "10.244.0.3:8080"]);
+        assert_eq!(model.ports[0].node_port, Some(30080));
+    }
+
+    #[test]
+    fn endpoints_that_still_serve_take_traffic_when_no_other_does() {
+        let slice = slice(&json!([
+            {"addresses": ["10.244.0.1"], "conditions": {"ready": false, "serving": true, "terminating": true}},
+            {"addresses": ["10.244.0.2"], "conditions": {"ready": false, "serving": false, "terminating": true}}
+        ]));
+        let model = build(&web(&json!({})), &[&slice], "a");
+        assert_eq!(ips(&model.ports[0].internal), ["10.244.0.1:8080"]);
+    }
+
+    #[test]
+    fn a_local_policy_keeps_to_this_node_and_knows_of_others() {
+        let slice = slice(&json!([{"addresses": ["10.244.1.1"], "nodeName": "b"}]));
+        let model = build(&web(&json!({"externalTrafficPolicy": "Local"})), &[&slice], "a");
+        assert!(model.ports[0].external.elsewhere && model.ports[0].external.endpoints.is_empty());
+        assert_eq!(ips(&model.ports[0].internal), ["10.244.1.1:8080"]);
+    }
+
+    #[test]
+    fn headless_and_external_name_services_have_no_rules() {
+        assert_eq!(
+            build(&web(&json!({"clusterIP": "None", "clusterIPs": ["None"]})), &[], "a"),
+            ServiceModel::default()
+        );
+        assert_eq!(build(&web(&json!({"type": "ExternalName"})), &[], "a"), ServiceModel::default());
+    }
+
+    #[test]
+    fn a_dual_stack_service_has_a_port_in_each_family() {
+        let model = build(&web(&json!({"clusterIPs": ["10.96.0.9", "fd00::9"]})), &[], "a");
+        assert_eq!(model.ports.iter().map(|p| p.cluster_ip.is_ipv6()).collect::<Vec<_>>(), [false, true]);
+    }
+}

@@ -8,13 +8,13 @@ use tracing::{debug, error};
 
 use crate::{
     authn::PeerCertificates,
-    authz::{Attributes, Decision},
+    authz::{Attributes, Decision, forbidden},
     body::Body,
     handlers::{self, respond},
     impersonate,
     request::{self, RequestInfo},
     server::Inner,
-    status::{ApiError, quote},
+    status::ApiError,
     user::UserInfo,
 };
 
@@ -118,31 +118,8 @@ fn authorize(server: &Inner, user: &UserInfo, info: &RequestInfo) -> Result<(), 
     }
     match server.authorizer.authorize(user, &attributes) {
         Decision::Allow(_) => Ok(()),
-        Decision::NoOpinion(reason) | Decision::Deny(reason) => Err(forbidden(user, info, &reason)),
+        Decision::NoOpinion(reason) | Decision::Deny(reason) => Err(forbidden(user, &attributes, &reason)),
     }
-}
-
-/// `pods is forbidden: User "x" cannot list resource "pods" in API group "" in the namespace "y": reason`
-fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> ApiError {
-    let (user, verb) = (quote(&user.name), info.verb.as_ref());
-    let mut why = if !info.is_resource {
-        format!("User {user} cannot {verb} path {}", quote(&info.path))
-    } else {
-        let resource = match info.subresource.as_str() {
-            "" => info.resource.clone(),
-            subresource => format!("{}/{subresource}", info.resource),
-        };
-        let place = match info.namespace.as_str() {
-            "" => "at the cluster scope".to_string(),
-            namespace => format!("in the namespace {}", quote(namespace)),
-        };
-        let (resource, group) = (quote(&resource), quote(&info.group));
-        format!("User {user} cannot {verb} resource {resource} in API group {group} {place}")
-    };
-    if !reason.is_empty() {
-        why = format!("{why}: {reason}");
-    }
-    ApiError::forbidden(&info.group_resource(), &info.name, &why)
 }
 
 /// Watches and connections last; everything else has a time.

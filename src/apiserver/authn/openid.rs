@@ -1,12 +1,34 @@
 //! The documents by which others verify service-account tokens: OpenID Connect discovery.
 
-use http::{Response, header};
+use std::sync::Arc;
+
+use http::{HeaderMap, Response, header};
 
 use super::TokenIssuer;
-use crate::body::{Body, full};
+use crate::{
+    Pages,
+    body::{Body, full},
+    request::RequestInfo,
+    status::ApiError,
+};
 
 pub const CONFIGURATION: &str = "/.well-known/openid-configuration";
 pub const KEY_SET: &str = "/openid/v1/jwks";
+
+/// The documents, as pages of the server.
+#[derive(Debug)]
+pub struct Documents {
+    pub tokens: Arc<TokenIssuer>,
+    /// The API server's `host:port` as others reach it.
+    pub address: String,
+}
+
+impl Pages for Documents {
+    fn page(&self, info: &RequestInfo, _: &HeaderMap) -> Option<Result<Response<Body>, ApiError>> {
+        let document = document(&self.tokens, &info.path, &self.address)?;
+        Some(if info.verb == "get" { Ok(document) } else { Err(ApiError::method_not_allowed()) })
+    }
+}
 
 /// The document of a path, if it is one of the two (a last slash is allowed). `address` is the API server's
 /// `host:port` as others reach it.

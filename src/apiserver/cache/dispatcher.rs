@@ -15,7 +15,7 @@ use super::{
     watcher::Watcher,
 };
 use crate::{
-    admission::Reader,
+    admission::{Changed, Changes, Reader},
     registry::{Registry, Resource},
     status::{ApiError, GroupResource},
 };
@@ -301,6 +301,17 @@ impl Reader for Cache {
 
     fn changed(&self, what: &GroupResource) -> u64 {
         self.named(what).map_or(0, |resource| resource.changed())
+    }
+
+    fn changes_after(&self, what: &GroupResource, revision: u64) -> Option<Changes> {
+        let (revision, changes) = self.named(what)?.changes_after(revision)?;
+        let objects = changes.into_iter().filter_map(|change| {
+            let header = &change.new.as_ref().or(change.old.as_ref())?.header;
+            let (namespace, name) = (header.namespace.to_string(), header.name.to_string());
+            let object = change.new.as_ref().and_then(|entry| entry.value().ok()).map(Arc::new);
+            Some(Changed { namespace, name, object })
+        });
+        Some(Changes { revision, objects: objects.collect() })
     }
 
     fn registry(&self) -> &Registry {

@@ -88,7 +88,9 @@ impl ResourceCache {
 
     /// Starts again from what was loaded: watchers are ended, history is forgotten.
     pub(super) fn reload(&self, loaded: Vec<Loaded>, revision: u64) {
-        *self.state.write() = State::new(&self.row, loaded, revision);
+        let mut state = State::new(&self.row, loaded, revision);
+        state.changed = revision; // what was deleted meanwhile left no trace: every follower looks again
+        *self.state.write() = state;
     }
 
     /// Applies one revision's changes and hands them to the watchers; ends those that cannot keep up.
@@ -130,6 +132,19 @@ impl ResourceCache {
     /// The revision of the last change.
     pub fn changed(&self) -> u64 {
         self.state.read().changed
+    }
+
+    /// Each object that changed after a revision, as it was in its last change, and the revision up to which that is
+    /// all. `None`: it is no longer remembered.
+    pub(super) fn changes_after(&self, revision: u64) -> Option<(u64, Vec<Change>)> {
+        let state = self.state.read();
+        let mut last: BTreeMap<Arc<str>, Change> = BTreeMap::new();
+        for change in state.ring.after(revision).ok()? {
+            if let Some(entry) = change.new.as_ref().or(change.old.as_ref()) {
+                last.insert(entry.key.clone(), change.clone());
+            }
+        }
+        Some((state.changed, last.into_values().collect()))
     }
 
     pub fn len(&self) -> usize {
@@ -201,5 +216,51 @@ impl ResourceCache {
 impl std::fmt::Debug for ResourceCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ResourceCache").field("row", &self.row).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Plain;
+
+    fn change(key: &str, revision: Option<u64>) -> StoreChange {
+        let name = key.rsplit('/').next().unwrap_or_default();
+        let object = serde_json::json!({"metadata": {"namespace": "ns", "name": name, "uid": revision}});
+        StoreChange { key: key.into(), value: revision.map(|_| Bytes::from(object.to_string())) }
+    }
+
+    fn followed(cache: &ResourceCache, revision: u64) -> Option<(u64, Vec<String>)> {
+        let (to, changes) = cache.changes_after(revision)?;
+        let name = |change: &Change| match (&change.new, &change.old) {
+            (Some(new), _) => format!("+{}", new.header.name),
+            (None, Some(old)) => format!("-{}", old.header.name),
+            (None, None) => String::new(),
+        };
+        Some((to, changes.iter().map(name).collect()))
+    }
+
+    #[test]
+    fn a_follower_is_told_each_changed_object_once_as_it_is_now() {
+        let row = Arc::new(Resource::namespaced("", "v1", "Pod", "pods", Arc::new(Plain)));
+        let cache = ResourceCache::new(row, Vec::new(), 10);
+        cache.apply(11, vec![change("/registry/core/pods/ns/a", Some(1))]);
+        cache.apply(12, vec![change("/registry/core/pods/ns/b", Some(1))]);
+        cache.apply(13, vec![change("/registry/core/pods/ns/a", Some(2))]);
+        cache.apply(14, vec![change("/registry/core/pods/ns/b", None)]);
+        assert_eq!(followed(&cache, 10), Some((14, vec!["+a".into(), "-b".into()])));
+        assert_eq!(followed(&cache, 13), Some((14, vec!["-b".into()])));
+        assert_eq!(followed(&cache, 14), Some((14, vec![])));
+        assert_eq!(followed(&cache, 9), None);
+    }
+
+    #[test]
+    fn after_a_reload_every_follower_looks_again() {
+        let row = Arc::new(Resource::namespaced("", "v1", "Pod", "pods", Arc::new(Plain)));
+        let cache = ResourceCache::new(row, Vec::new(), 10);
+        cache.apply(11, vec![change("/registry/core/pods/ns/a", Some(1))]);
+        cache.reload(Vec::new(), 20);
+        assert_eq!(cache.changed(), 20);
+        assert_eq!(followed(&cache, 11), None);
     }
 }

@@ -89,6 +89,25 @@ impl Supervisor {
         });
     }
 
+    /// Takes over a task tree that was started before, such as the store's: it is stopped in its place,
+    /// and a panic in it ends the process.
+    pub fn adopt(&mut self, name: &'static str, scope: Scope) {
+        let component = Component { name, stop: CancellationToken::new(), stopped: CancellationToken::new() };
+        let (stop, stopped) = (component.stop.clone(), component.stopped.clone());
+        let fatal = self.fatal.clone();
+        self.components.push(component);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                panic = scope.failed() => drop(fatal.try_send(Failed { component: name, source: Box::new(panic) })),
+            }
+            if !scope.close(STOP_DEADLINE).await {
+                warn!(component = name, "tasks did not end in time; left behind");
+            }
+            stopped.cancel();
+        });
+    }
+
     /// Runs until `stop` resolves or a component fails for good, then stops everything, last started first.
     ///
     /// # Errors
@@ -228,6 +247,17 @@ mod tests {
         supervisor.run_until(tokio::time::sleep(Duration::from_secs(30))).await.unwrap();
         assert_eq!(lives.load(Ordering::SeqCst), 2);
         assert_eq!(others.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_in_an_adopted_tree_ends_the_process() {
+        let mut supervisor = Supervisor::new();
+        let scope = Scope::root("store");
+        supervisor.adopt("store", scope.clone());
+        scope.spawn("writer", async { panic!("the disk lies") });
+        let failed = supervisor.run_until(std::future::pending()).await.unwrap_err();
+        assert_eq!(failed.source.to_string(), "panicked: the disk lies");
+        assert!(scope.is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]

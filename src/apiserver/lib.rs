@@ -15,6 +15,7 @@ pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod body;
+pub mod bootstrap;
 pub mod cache;
 mod chain;
 pub mod connect;

@@ -142,10 +142,7 @@ fn more_than_three_endpoints_are_counted() {
     let addresses: Vec<Value> = (1..=5).map(|i| json!({"ip": format!("10.0.0.{i}")})).collect();
     let endpoints =
         json!({"metadata": {"name": "e"}, "subsets": [{"addresses": addresses, "ports": [{"port": 80}]}]});
-    assert_eq!(
-        cells(network::endpoints(), &endpoints)[1],
-        "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80 + 2 more..."
-    );
+    assert_eq!(cells(network::endpoints(), &endpoints)[1], "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80 + 2 more...");
 }
 
 #[test]

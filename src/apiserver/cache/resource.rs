@@ -125,10 +125,6 @@ impl ResourceCache {
         self.state.read().entries.get(self.row.key(namespace, name).as_str()).cloned()
     }
 
-    pub(crate) fn get_key(&self, key: &str) -> Option<Arc<Entry>> {
-        self.state.read().entries.get(key).cloned()
-    }
-
     /// The revision of the last change.
     pub fn changed(&self) -> u64 {
         self.state.read().changed

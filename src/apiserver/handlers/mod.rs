@@ -109,11 +109,14 @@ async fn stored(
     if verb.is_none() {
         return Err(ApiError::method_not_allowed());
     }
+    let named = !call.info.name.is_empty();
     match call.info.verb.as_ref() {
+        "create" if named => Err(ApiError::method_not_allowed()),
+        "update" | "patch" if !named => Err(ApiError::method_not_allowed()),
         "get" => read::get(api, &call).await,
         "list" => read::list(api, &call).await,
         "watch" => watch::watch(api, call, stop).await,
-        "create" if call.info.name.is_empty() => write::create(api, &call, read_body(body).await?).await,
+        "create" => write::create(api, &call, read_body(body).await?).await,
         "update" => write::update(api, &call, read_body(body).await?).await,
         "patch" => write::patch(api, &call, read_body(body).await?).await,
         "delete" => delete::delete(api, &call, read_body(body).await?).await,

@@ -1,0 +1,10 @@
+//! The API's semantics, over HTTP, against a server over an embedded store.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod host;
+mod lists;
+mod rows;
+mod sockets;
+mod watches;
+mod writes;

@@ -1,9 +1,9 @@
 //! Authentication: whose request it is.
 //!
 //! ```text
-//!   client certificate ─▶ x509.rs ─┐
-//!   Authorization: Bearer ─▶ service_account.rs | bootstrap.rs ─┼─▶ UserInfo
-//!   no credentials ─▶ None: anonymous, where anonymous_allowed() ─┘
+//!   client certificate ────▶ x509.rs ────────────────────────────┐
+//!   Authorization: Bearer ─▶ service_account.rs or bootstrap.rs ─┴─▶ UserInfo
+//!   no credentials ────────▶ None: anonymous, where chain.rs lets it in
 //! ```
 //!
 //! Credentials that are sent and wrong are refused (401) everywhere, also where none are needed.
@@ -47,11 +47,6 @@ pub trait Authenticator: Send + Sync {
         parts: &'a Parts,
         peer: Option<&'a PeerCertificates>,
     ) -> BoxFuture<'a, Result<Option<UserInfo>, ApiError>>;
-}
-
-/// Whether a path may be read without credentials. Authorization is asked nevertheless.
-pub fn anonymous_allowed(path: &str) -> bool {
-    matches!(path, "/healthz" | "/livez" | "/readyz" | "/version" | "/version/")
 }
 
 /// `system:serviceaccount:ns:name`

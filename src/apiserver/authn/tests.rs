@@ -134,21 +134,6 @@ fn a_token_is_reviewed_for_the_audiences_that_are_asked_for() {
     assert_eq!(told, r#"token audiences ["vault"] is invalid for the target audiences ["other"]"#);
 }
 
-#[test]
-fn only_health_and_version_are_for_everybody() {
-    for (path, expected) in [
-        ("/healthz", true),
-        ("/livez", true),
-        ("/readyz", true),
-        ("/version", true),
-        ("/healthz/ping", false),
-        ("/api", false),
-        ("/", false),
-    ] {
-        assert_eq!(anonymous_allowed(path), expected, "{path}");
-    }
-}
-
 proptest::proptest! {
     #[test]
     fn no_header_panics_the_reader(token in "[ -~]{0,120}") {

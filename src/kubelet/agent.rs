@@ -13,14 +13,14 @@ use crate::{
     config::KubeletConfig,
     events::EventSink,
     images::{self, Credentials, Images},
-    notice,
+    node, notice,
     pods::{self, PodUid},
-    runtime::{PodSummary, Runtime},
+    runtime::{CriRuntime, PodSummary, Runtime, RuntimeError, SecurityDefaults},
     sources::{self, merge},
     status::{self, Outbox},
     worker::{
         Bells, Desired, NodeFacts, Pool, StatusSink, Tools,
-        ports::{PodResources, Probes},
+        ports::{PodResources, Probes, Waker},
     },
 };
 
@@ -51,6 +51,115 @@ impl Cluster {
     fn node(&self, name: &str) -> Option<Arc<Node>> {
         self.node.get(&client::ObjectKey::cluster(name))
     }
+}
+
+/// What volumes, environment, cgroups and probes are made from.
+#[derive(Clone)]
+pub struct Seeds {
+    pub config: Arc<KubeletConfig>,
+    pub runtime: Arc<CriRuntime>,
+    pub cluster: Option<Cluster>,
+    pub events: Arc<dyn EventSink>,
+    /// Asks for a pass over a pod.
+    pub waker: Waker,
+    pub facts: watch::Receiver<NodeFacts>,
+    /// What was last told of each pod's status.
+    pub outbox: Outbox,
+    pub scope: Scope,
+}
+
+impl std::fmt::Debug for Seeds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seeds")
+    }
+}
+
+/// Why the agent cannot start. What fails later is tried again for ever.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeletError {
+    #[error("container runtime endpoint {endpoint}")]
+    Endpoint {
+        endpoint: String,
+        #[source]
+        source: RuntimeError,
+    },
+    #[error("prepare {path}")]
+    Directory {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The whole agent with the parts that `plant` makes: registers the node, renews its Lease, runs its pods, until
+/// `scope` is cancelled. Without a `client`, it runs static pods only.
+///
+/// # Errors
+/// When the configuration names what cannot be used.
+pub async fn run_with<P: PodResources>(
+    config: KubeletConfig,
+    client: Option<kube::Client>,
+    events: Arc<dyn EventSink>,
+    scope: &Scope,
+    plant: impl FnOnce(&Seeds) -> (Arc<P>, Arc<dyn Probes>),
+) -> Result<(), KubeletError> {
+    for path in [&config.root_dir, &config.pod_logs_dir] {
+        let made = tokio::fs::create_dir_all(path).await;
+        made.map_err(|source| KubeletError::Directory { path: path.display().to_string(), source })?;
+    }
+    let security = SecurityDefaults {
+        seccomp_root: config.root_dir.join("seccomp").display().to_string(),
+        seccomp_default: config.seccomp_default,
+        ..SecurityDefaults::default()
+    };
+    let endpoint = config.runtime_endpoint.clone();
+    let runtime = CriRuntime::new(&endpoint, security)
+        .map_err(|source| KubeletError::Endpoint { endpoint: endpoint.clone(), source })?;
+    let (config, runtime) = (Arc::new(config), Arc::new(runtime));
+    let cluster = client.as_ref().map(|client| Cluster::watch(client, &config.node_name, scope));
+    let (facts_out, facts) =
+        watch::channel(NodeFacts { runtime_name: "containerd".into(), ..NodeFacts::default() });
+    let mut first_look = facts.clone();
+    let host = node::Host {
+        config: config.clone(),
+        runtime: runtime.clone(),
+        events: events.clone(),
+        cluster: cluster.as_ref().map(|cluster| (cluster.client.clone(), cluster.node.clone())),
+        facts: facts_out,
+    };
+    owned(scope, "node status", node::run_status(host));
+    if let Some(cluster) = &cluster {
+        owned(
+            scope,
+            "node lease",
+            node::run_lease(cluster.client.clone(), config.clone(), cluster.node.clone()),
+        );
+    }
+    // Pods are told of the node's addresses, memory and runtime: looked at before the first pod is.
+    tokio::select! {
+        () = scope.cancelled() => return Ok(()),
+        _ = first_look.wait_for(|facts| facts.memory_bytes > 0) => {}
+    }
+    let (bells, outbox) = (Bells::default(), Outbox::default());
+    let seeds = Seeds {
+        config: config.clone(),
+        runtime: runtime.clone(),
+        cluster: cluster.clone(),
+        events: events.clone(),
+        waker: bells.waker(),
+        facts: facts.clone(),
+        outbox: outbox.clone(),
+        scope: scope.clone(),
+    };
+    let (resources, probes) = plant(&seeds);
+    let credentials: Arc<dyn Credentials> = match client {
+        Some(client) => Arc::new(images::PullSecrets(client)),
+        None => Arc::new(images::NoCredentials),
+    };
+    let parts =
+        Parts { config, runtime, resources, probes, credentials, events, cluster, bells, outbox, facts };
+    run_pods(parts, scope).await;
+    Ok(())
 }
 
 /// What the pods of a node are run with.

@@ -19,6 +19,7 @@ pub mod config;
 pub mod env;
 pub mod events;
 pub mod images;
+pub mod node;
 mod notice;
 pub mod pods;
 pub mod probes;

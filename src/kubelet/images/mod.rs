@@ -11,6 +11,8 @@
 
 mod name;
 mod puller;
+mod secrets;
 
 pub use name::default_policy as default_pull_policy;
 pub use puller::{Credentials, Ensured, Images, NoCredentials, Parts};
+pub use secrets::PullSecrets;

@@ -1,5 +1,7 @@
 //! The node agent against a real containerd. Needs root, containerd, runc, busybox-static.
 
+#![expect(clippy::unwrap_used, clippy::let_underscore_must_use, reason = "a test")]
+
 mod support;
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};

@@ -22,6 +22,8 @@ pub mod kill;
 pub mod plan;
 mod pool;
 pub mod ports;
+#[cfg(test)]
+mod simulation;
 pub mod state;
 mod task;
 mod tools;

@@ -111,7 +111,7 @@ impl Drop for Containerd {
             self.ctr(&["-n", "k8s.io", "containers", "rm", &id]);
         }
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).unwrap());
-        drop(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM));
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         drop(self.process.wait());
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let ours = mounts.lines().filter_map(|line| line.split(' ').nth(1));
@@ -119,7 +119,7 @@ impl Drop for Containerd {
             ours.filter(|at| at.starts_with(&*self.dir.path().to_string_lossy())).collect();
         ours.sort_by_key(|at| std::cmp::Reverse(at.len()));
         for at in ours {
-            drop(nix::mount::umount2(at, nix::mount::MntFlags::MNT_DETACH));
+            let _ = nix::mount::umount2(at, nix::mount::MntFlags::MNT_DETACH);
         }
         run("ip", &["netns", "del", &self.netns]);
     }

@@ -1,0 +1,381 @@
+//! The pod worker against a runtime that delays, fails and forgets, on paused time, for many seeds.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodStatus};
+use lifecycle::Scope;
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    backoff::Backoff,
+    plan::{Inputs, compute_pod_actions},
+    ports::{PodResources, PrepareError, PreparedContainer, PreparedPod, Probed, Probes, Reading},
+    *,
+};
+use crate::{
+    clock::Clock,
+    config::KubeletConfig,
+    events::{EventSink, EventType},
+    images::{self, Images, NoCredentials},
+    notice,
+    pods::PodUid,
+    runtime::{
+        ContainerState, Runtime,
+        fake::{FakeRuntime, Temper},
+    },
+};
+
+const SEEDS: u64 = 150;
+
+/// Fails as often as the runtime; remembers what is there.
+#[derive(Default)]
+struct FlakyResources {
+    there: Mutex<BTreeMap<PodUid, u32>>,
+    calls: Mutex<u64>,
+}
+
+impl FlakyResources {
+    fn fails(&self) -> bool {
+        let mut calls = self.calls.lock();
+        *calls += 1;
+        *calls % 7 == 0
+    }
+}
+
+impl PodResources for FlakyResources {
+    async fn prepare(&self, pod: &Arc<Pod>) -> Result<PreparedPod, PrepareError> {
+        *self.there.lock().entry(PodUid::of(pod)).or_default() += 1;
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        if self.fails() {
+            return Err(PrepareError::Volume { volume: "v".into(), message: "simulated".into() });
+        }
+        Ok(PreparedPod::default())
+    }
+
+    async fn container(
+        &self,
+        _: &Arc<Pod>,
+        _: &Container,
+        _: &PreparedPod,
+        _: &[IpAddr],
+    ) -> Result<PreparedContainer, PrepareError> {
+        if self.fails() {
+            return Err(PrepareError::Config { message: "configmap \"x\" not found".into() });
+        }
+        Ok(PreparedContainer::default())
+    }
+
+    async fn teardown(&self, uid: &PodUid) -> Result<(), PrepareError> {
+        if self.fails() {
+            return Err(PrepareError::TimedOut { operation: "unmount" });
+        }
+        self.there.lock().remove(uid);
+        Ok(())
+    }
+
+    async fn leftovers(&self) -> Vec<PodUid> {
+        self.there.lock().keys().cloned().collect()
+    }
+}
+
+struct NoProbes;
+
+impl Probes for NoProbes {
+    fn update(&self, _: &Arc<Pod>, _: &[Probed], _: bool) {}
+    fn readings(&self, _: &PodUid) -> Vec<Reading> {
+        Vec::new()
+    }
+    fn forget(&self, _: &PodUid) {}
+}
+
+struct Silence;
+
+impl EventSink for Silence {
+    fn event(&self, _: &ObjectReference, _: EventType, _: &'static str, _: String) {}
+}
+
+/// The newest status of each pod, and what was asked to be deleted.
+#[derive(Default)]
+struct Statuses {
+    latest: Mutex<BTreeMap<PodUid, PodStatus>>,
+    deleted: Mutex<Vec<PodUid>>,
+    broken: Mutex<Vec<String>>,
+}
+
+impl StatusSink for Statuses {
+    fn publish(&self, pod: &Arc<Pod>, status: &PodStatus) {
+        let uid = PodUid::of(pod);
+        let before = self.latest.lock().insert(uid.clone(), status.clone());
+        let terminal = |status: &PodStatus| crate::status::is_terminal(status.phase.as_deref());
+        if before.is_some_and(|before| terminal(&before) && before.phase != status.phase) {
+            self.broken.lock().push(format!("{uid}: left a terminal phase"));
+        }
+        let runs =
+            status.container_statuses.iter().flatten().any(|it| it.state.as_ref().unwrap().running.is_some());
+        if terminal(status) && runs {
+            self.broken.lock().push(format!("{uid}: terminal while a container runs"));
+        }
+    }
+
+    fn delete(&self, pod: &Arc<Pod>) {
+        self.deleted.lock().push(PodUid::of(pod));
+    }
+
+    fn forget(&self, _: &PodUid) {}
+}
+
+struct World {
+    scope: Scope,
+    runtime: Arc<FakeRuntime>,
+    resources: Arc<FlakyResources>,
+    statuses: Arc<Statuses>,
+    pool: Pool<FakeRuntime, FlakyResources>,
+    bells: Bells,
+    clock: Clock,
+    logs: tempfile::TempDir,
+    _facts: watch::Sender<NodeFacts>,
+}
+
+impl World {
+    fn new(temper: Temper) -> World {
+        let clock = Clock::following_tokio(Timestamp::from_second(1_000_000).unwrap());
+        let runtime = Arc::new(FakeRuntime::new(temper, clock.clone()));
+        Self::around(runtime, clock)
+    }
+
+    /// An agent that knows nothing, over what the runtime has.
+    fn around(runtime: Arc<FakeRuntime>, clock: Clock) -> World {
+        let scope = Scope::root("simulation");
+        let bells = Bells::default();
+        let logs = tempfile::tempdir().unwrap();
+        let mut config = KubeletConfig::new("n");
+        config.pod_logs_dir = logs.path().join("logs");
+        config.root_dir = logs.path().join("root");
+        let facts = NodeFacts {
+            addresses: vec![[10, 0, 0, 9].into()],
+            memory_bytes: 1 << 30,
+            ..NodeFacts::default()
+        };
+        let (facts_out, facts) = watch::channel(facts);
+        let (resources, statuses) = (Arc::new(FlakyResources::default()), Arc::new(Statuses::default()));
+        let parts = images::Parts {
+            runtime: runtime.clone(),
+            credentials: Arc::new(NoCredentials),
+            events: Arc::new(Silence),
+            clock: clock.clone(),
+            waker: bells.waker(),
+            parallel: 2,
+        };
+        let tools = Tools {
+            runtime: runtime.clone(),
+            resources: resources.clone(),
+            probes: Arc::new(NoProbes),
+            images: Images::new(parts, &scope),
+            statuses: statuses.clone(),
+            events: Arc::new(Silence),
+            config: Arc::new(config),
+            node: facts,
+            clock: clock.clone(),
+            bells: bells.clone(),
+        };
+        let pool = Pool::new(Arc::new(tools), bells.clone(), &scope);
+        let listed = watch::Sender::default();
+        let (noticed, noticing) = (runtime.clone(), bells.clone());
+        let token = scope.token();
+        scope.spawn("notice", async move {
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = notice::run(noticed, noticing, listed, Duration::from_secs(60)) => {}
+            }
+        });
+        World { scope, runtime, resources, statuses, pool, bells, clock, logs, _facts: facts_out }
+    }
+
+    /// The agent dies; its runtime lives on under a new one.
+    async fn restart(self) -> World {
+        assert!(self.scope.close(Duration::from_secs(600)).await, "the agent ends");
+        drop((self.bells, self.logs));
+        let resources = self.resources;
+        let mut world = World::around(self.runtime, self.clock);
+        world.statuses.latest.lock().clone_from(&self.statuses.latest.lock());
+        *world.resources.there.lock() = resources.there.lock().clone();
+        world.statuses.broken.lock().extend(self.statuses.broken.lock().iter().cloned());
+        world._facts.send_modify(|_| {});
+        world.statuses = world.statuses.clone();
+        world
+    }
+
+    async fn until(&self, what: &str, within: Duration, mut is: impl FnMut(&World) -> bool) {
+        let deadline = Instant::now() + within;
+        while !is(self) {
+            assert!(Instant::now() < deadline, "never: {what}; broken: {:?}", self.runtime.broken());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn check(&self) {
+        assert_eq!(self.runtime.broken(), Vec::<String>::new());
+        assert_eq!(*self.statuses.broken.lock(), Vec::<String>::new());
+    }
+}
+
+fn pod(uid: &str, spec: serde_json::Value) -> Arc<Pod> {
+    let pod = json!({"metadata": {"name": uid, "namespace": "d", "uid": uid}, "spec": spec});
+    Arc::new(serde_json::from_value(pod).unwrap())
+}
+
+/// An always, an on-failure with init containers and a sidecar, and a run-once pod.
+fn pods() -> Vec<Arc<Pod>> {
+    let container =
+        |name: &str| json!({"name": name, "image": "busybox:1", "imagePullPolicy": "IfNotPresent"});
+    vec![
+        pod(
+            "always",
+            json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 5,
+            "containers": [container("a"), {"name": "b", "image": "other:1", "imagePullPolicy": "Always"}]}),
+        ),
+        pod(
+            "init",
+            json!({"restartPolicy": "OnFailure", "initContainers": [container("i1"),
+            {"name": "side", "image": "busybox:1", "restartPolicy": "Always"}, container("i2")],
+            "containers": [container("c")]}),
+        ),
+        pod(
+            "never",
+            json!({"restartPolicy": "Never", "containers": [container("once1"), container("once2")]}),
+        ),
+    ]
+}
+
+fn desired(pods: &[Arc<Pod>]) -> Desired {
+    Desired { pods: pods.iter().map(|pod| (PodUid::of(pod), pod.clone())).collect(), synced: true }
+}
+
+fn deleted(pod: &Arc<Pod>, grace: i64) -> Arc<Pod> {
+    let mut pod = (**pod).clone();
+    let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH);
+    pod.metadata.deletion_timestamp = Some(at);
+    pod.metadata.deletion_grace_period_seconds = Some(grace);
+    Arc::new(pod)
+}
+
+fn temper(seed: u64) -> Temper {
+    Temper {
+        seed,
+        longest_delay_ms: [0, 20, 400][usize::try_from(seed % 3).unwrap()],
+        fail_percent: seed % 5 * 8,
+        forget_percent: seed % 4 * 10,
+        longest_life_ms: [0, 3_000, 60_000][usize::try_from(seed / 3 % 3).unwrap()],
+    }
+}
+
+fn run<F: Future<Output = ()>>(seeds: u64, one: impl Fn(u64) -> F) {
+    for seed in 0..seeds {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(one(seed))));
+        if let Err(panic) = outcome {
+            eprintln!("seed {seed}: {:?}", temper(seed));
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn whatever_the_runtime_does_no_container_runs_twice_and_every_pod_ends() {
+    run(SEEDS, |seed| async move {
+        let mut world = World::new(temper(seed));
+        let pods = pods();
+        world.pool.desire(&desired(&pods));
+        tokio::time::sleep(Duration::from_millis(1 + seed * 997 % 90_000)).await;
+        world.check();
+        if seed % 2 == 0 {
+            world = world.restart().await;
+            world.pool.desire(&desired(&pods));
+            tokio::time::sleep(Duration::from_millis(seed * 131 % 5_000)).await;
+        }
+        let ending: Vec<Arc<Pod>> = pods.iter().map(|pod| deleted(pod, 30)).collect();
+        world.pool.desire(&desired(&ending));
+        tokio::time::sleep(Duration::from_millis(seed * 313 % 4_000)).await;
+        let sooner: Vec<Arc<Pod>> = pods.iter().map(|pod| deleted(pod, 1)).collect();
+        world.pool.desire(&desired(&sooner));
+        world.runtime.calm_down();
+        world
+            .until("every pod is deleted", Duration::from_secs(600), |world| {
+                let deleted = world.statuses.deleted.lock();
+                pods.iter().all(|pod| deleted.contains(&PodUid::of(pod)))
+            })
+            .await;
+        assert!(world.resources.there.lock().is_empty(), "deleted before volumes and cgroups were gone");
+        world.pool.desire(&desired(&[]));
+        world
+            .until("nothing is left", Duration::from_secs(600), |world| {
+                world.pool.is_empty() && world.runtime.is_empty()
+            })
+            .await;
+        world.check();
+        assert!(world.scope.close(Duration::from_secs(60)).await);
+    });
+}
+
+#[test]
+fn once_the_runtime_behaves_every_pod_is_as_it_should_and_the_plan_is_empty() {
+    run(SEEDS, |seed| async move {
+        let world = World::new(temper(seed));
+        let pods = pods();
+        world.pool.desire(&desired(&pods));
+        tokio::time::sleep(Duration::from_millis(1 + seed * 709 % 60_000)).await;
+        world.runtime.calm_down();
+        // Longer than the longest back-off.
+        tokio::time::sleep(Duration::from_secs(400)).await;
+        world.check();
+        let phase = |uid: &str| world.statuses.latest.lock()[&PodUid::from(uid)].phase.clone().unwrap();
+        assert_eq!(
+            phase("always"),
+            "Running",
+            "{:#?}",
+            world.statuses.latest.lock()[&PodUid::from("always")]
+        );
+        for pod in &pods {
+            let uid = PodUid::of(pod);
+            let observed = world.runtime.observe(&uid).await.unwrap();
+            if crate::status::is_terminal(Some(&phase(uid.as_str()))) {
+                assert!(!observed.has_life(), "{uid}");
+                continue;
+            }
+            let backoff = Backoff::default();
+            let now = world.clock.now();
+            let inputs = Inputs { pod, observed: &observed, readings: &[], backoff: &backoff, now };
+            let actions = compute_pod_actions(&inputs);
+            let waits =
+                observed.containers.iter().any(|it| !matches!(it.state, ContainerState::Running { .. }));
+            assert!(actions.is_empty(), "{uid} (waits: {waits}): {actions:?} {observed:#?}");
+        }
+        assert!(world.scope.close(Duration::from_secs(60)).await);
+    });
+}
+
+#[test]
+fn a_restart_of_the_agent_starts_nothing() {
+    run(40, |seed| async move {
+        let calm = Temper { fail_percent: 0, longest_life_ms: 0, ..temper(seed) };
+        let mut world = World::new(calm);
+        let pods = vec![pods().swap_remove(0)];
+        let uid = PodUid::of(&pods[0]);
+        world.pool.desire(&desired(&pods));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let before = world.runtime.observe(&uid).await.unwrap();
+        assert_eq!(before.running().count(), 2);
+        for _ in 0..3 {
+            world = world.restart().await;
+            world.pool.desire(&desired(&pods));
+            tokio::time::sleep(Duration::from_secs(90)).await;
+        }
+        assert_eq!(world.runtime.observe(&uid).await.unwrap(), before);
+        assert_eq!((world.runtime.starts(&uid, "a"), world.runtime.starts(&uid, "b")), (1, 1));
+        world.check();
+    });
+}

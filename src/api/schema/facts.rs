@@ -16,11 +16,19 @@ impl Index {
         let entry = &table().types[usize::from(self.0)];
         entry.parsed.get_or_init(|| entry.parse())
     }
+
+    pub(super) fn name(self) -> &'static str {
+        table().types[usize::from(self.0)].name
+    }
+
+    pub(super) fn read(self) -> Type {
+        table().types[usize::from(self.0)].parse()
+    }
 }
 
 impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(table().types[usize::from(self.0)].name)
+        f.write_str(self.name())
     }
 }
 
@@ -39,13 +47,14 @@ pub fn named(name: &str) -> Option<TypeRef> {
     index_of(name).map(TypeRef::BuiltIn)
 }
 
-/// All built-in types in the order of their names, with their kinds as (group, version, kind).
-pub fn all() -> impl Iterator<Item = (TypeRef, Vec<(&'static str, &'static str, &'static str)>)> {
-    let indexes = (0..table().types.len()).filter_map(|at| u16::try_from(at).ok().map(Index));
-    indexes.map(|index| {
-        let kinds = table().kinds.iter().filter(|(_, owner)| *owner == index);
-        (TypeRef::BuiltIn(index), kinds.map(|(kind, _)| *kind).collect())
-    })
+/// All built-in types in the order of their names.
+pub fn all() -> impl Iterator<Item = TypeRef> {
+    (0..table().types.len()).filter_map(|at| u16::try_from(at).ok().map(|at| TypeRef::BuiltIn(Index(at))))
+}
+
+/// All kinds as (group, version, kind), with their types; `*` for those of every group and version.
+pub fn kinds() -> impl Iterator<Item = ((&'static str, &'static str, &'static str), TypeRef)> {
+    table().kinds.iter().map(|(kind, index)| (*kind, TypeRef::BuiltIn(*index)))
 }
 
 fn index_of(name: &str) -> Option<Index> {
@@ -207,7 +216,7 @@ mod tests {
 
     #[test]
     fn every_line_of_the_table_is_understood() {
-        let fields: usize = all().map(|(r#type, _)| r#type.fields.len()).sum();
+        let fields: usize = all().map(|r#type| r#type.fields.len()).sum();
         let lines = FACTS.lines().filter(|line| line.starts_with(' ')).count();
         assert_eq!(fields, lines);
         assert!(lines > 2000, "{lines}");
@@ -216,7 +225,7 @@ mod tests {
     #[test]
     fn types_and_fields_are_in_the_order_that_lookups_need() {
         assert!(table().types.is_sorted_by_key(|entry| entry.name));
-        for (r#type, _) in all() {
+        for r#type in all() {
             assert!(r#type.fields.is_sorted_by(|a, b| a.name < b.name), "{type:?}");
         }
     }

@@ -16,7 +16,7 @@ mod facts;
 use std::{borrow::Cow, fmt, ops::Deref, sync::Arc};
 
 pub use decode::{DecodeError, Decoded, Encoding, FieldValidation, conform, decode, prune};
-pub use facts::{all, lookup, named};
+pub use facts::{all, kinds, lookup, named};
 use serde_json::Value;
 
 /// Text that is static for built-in types and owned for types made at run time.
@@ -197,11 +197,40 @@ impl Scalar {
     }
 }
 
+/// A type's name in OpenAPI: `io.k8s.api.apps.v1.Deployment` for `apps.v1.Deployment`.
+pub fn openapi_name(name: &str) -> String {
+    const ABBREVIATED: [(&str, &str); 3] = [
+        ("meta.", "io.k8s.apimachinery.pkg.apis."),
+        ("apiextensions.", "io.k8s.apiextensions-apiserver.pkg.apis."),
+        ("apiregistration.", "io.k8s.kube-aggregator.pkg.apis."),
+    ];
+    let prefix = ABBREVIATED.iter().find(|(short, _)| name.starts_with(short));
+    format!("{}{name}", prefix.map_or("io.k8s.api.", |(_, long)| long))
+}
+
 /// A type, of the built-in table or made at run time.
 #[derive(Clone)]
 pub enum TypeRef {
     BuiltIn(facts::Index),
     Made(Arc<Type>),
+}
+
+impl TypeRef {
+    /// The type's name, without reading the type.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::BuiltIn(index) => index.name(),
+            Self::Made(made) => &made.name,
+        }
+    }
+
+    /// The type, read anew and not kept: for those who need many types once.
+    pub fn read(&self) -> Cow<'_, Type> {
+        match self {
+            Self::BuiltIn(index) => Cow::Owned(index.read()),
+            Self::Made(made) => Cow::Borrowed(made),
+        }
+    }
 }
 
 impl Deref for TypeRef {
@@ -224,13 +253,13 @@ impl From<Type> for TypeRef {
 impl PartialEq for TypeRef {
     /// By name, since types refer to each other in circles.
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
+        self.name() == other.name()
     }
 }
 
 impl fmt::Debug for TypeRef {
     /// The name only, since types refer to each other in circles.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
+        f.write_str(self.name())
     }
 }

@@ -8,21 +8,21 @@ use sha2::{Digest, Sha256};
 
 use crate::registry::{Resource, Rows, Scope, Subresource, Virtual};
 
-pub(super) struct Group<'r> {
-    pub(super) name: &'r str,
+pub(crate) struct Group<'r> {
+    pub(crate) name: &'r str,
     /// The preferred one first.
-    pub(super) versions: Vec<Version<'r>>,
+    pub(crate) versions: Vec<Version<'r>>,
 }
 
-pub(super) struct Version<'r> {
-    pub(super) group: &'r str,
-    pub(super) version: &'r str,
+pub(crate) struct Version<'r> {
+    pub(crate) group: &'r str,
+    pub(crate) version: &'r str,
     /// By name.
-    pub(super) items: Vec<Item<'r>>,
+    pub(crate) items: Vec<Item<'r>>,
 }
 
 /// A resource, stored or only answered.
-pub(super) enum Item<'r> {
+pub(crate) enum Item<'r> {
     Stored(&'r Resource),
     Virtual(&'r Virtual),
 }
@@ -54,7 +54,7 @@ const ORDER: [&str; 23] = [
     "storagemigration.k8s.io",
 ];
 
-pub(super) fn of(rows: &Rows) -> Vec<Group<'_>> {
+pub(crate) fn of(rows: &Rows) -> Vec<Group<'_>> {
     let mut items: BTreeMap<(&str, &str), Vec<Item<'_>>> = BTreeMap::new();
     for row in &rows.stored {
         for served in &row.served {
@@ -81,11 +81,11 @@ pub(super) fn of(rows: &Rows) -> Vec<Group<'_>> {
     groups
 }
 
-pub(super) fn group<'g, 'r>(groups: &'g [Group<'r>], name: &str) -> Option<&'g Group<'r>> {
+pub(crate) fn group<'g, 'r>(groups: &'g [Group<'r>], name: &str) -> Option<&'g Group<'r>> {
     groups.iter().find(|group| group.name == name && !name.is_empty())
 }
 
-pub(super) fn version<'g, 'r>(
+pub(crate) fn version<'g, 'r>(
     groups: &'g [Group<'r>],
     group: &str,
     version: &str,
@@ -109,59 +109,59 @@ fn rank(version: &str) -> (u8, u32, u32) {
 
 impl Version<'_> {
     /// `v1`, `apps/v1`
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         name(self.group, self.version)
     }
 }
 
-pub(super) fn name(group: &str, version: &str) -> String {
+pub(crate) fn name(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_string() } else { format!("{group}/{version}") }
 }
 
 impl<'r> Item<'r> {
-    pub(super) fn plural(&self) -> &'r str {
+    pub(crate) fn plural(&self) -> &'r str {
         match self {
             Self::Stored(row) => &row.plural,
             Self::Virtual(row) => &row.plural,
         }
     }
 
-    pub(super) fn singular(&self) -> &'r str {
+    pub(crate) fn singular(&self) -> &'r str {
         match self {
             Self::Stored(row) => &row.singular,
             Self::Virtual(row) => &row.singular,
         }
     }
 
-    pub(super) fn kind(&self) -> &'r str {
+    pub(crate) fn kind(&self) -> &'r str {
         match self {
             Self::Stored(row) => &row.kind,
             Self::Virtual(row) => &row.kind,
         }
     }
 
-    pub(super) fn is_namespaced(&self) -> bool {
+    pub(crate) fn is_namespaced(&self) -> bool {
         match self {
             Self::Stored(row) => row.scope == Scope::Namespaced,
             Self::Virtual(row) => row.scope == Scope::Namespaced,
         }
     }
 
-    pub(super) fn verbs(&self) -> Vec<&'static str> {
+    pub(crate) fn verbs(&self) -> Vec<&'static str> {
         match self {
             Self::Stored(row) => row.verbs.names(),
             Self::Virtual(_) => vec!["create"],
         }
     }
 
-    pub(super) fn short_names(&self) -> Vec<&'r str> {
+    pub(crate) fn short_names(&self) -> Vec<&'r str> {
         match self {
             Self::Stored(row) => row.short_names.iter().map(AsRef::as_ref).collect(),
             Self::Virtual(_) => Vec::new(),
         }
     }
 
-    pub(super) fn categories(&self) -> Vec<&'r str> {
+    pub(crate) fn categories(&self) -> Vec<&'r str> {
         match self {
             Self::Stored(row) => row.categories.iter().map(AsRef::as_ref).collect(),
             Self::Virtual(_) => Vec::new(),
@@ -169,7 +169,7 @@ impl<'r> Item<'r> {
     }
 
     /// By name.
-    pub(super) fn subresources(&self) -> Vec<&'r Subresource> {
+    pub(crate) fn subresources(&self) -> Vec<&'r Subresource> {
         let mut found: Vec<_> = match self {
             Self::Stored(row) => row.subresources.iter().collect(),
             Self::Virtual(_) => Vec::new(),
@@ -179,7 +179,7 @@ impl<'r> Item<'r> {
     }
 
     /// Tells clients whether two resources are the same objects in the store.
-    pub(super) fn storage_version_hash(&self) -> Option<String> {
+    pub(crate) fn storage_version_hash(&self) -> Option<String> {
         let Self::Stored(row) = self else { return None };
         let storage = row.storage();
         let digest = Sha256::digest(format!("{}/{}/{}", storage.group, storage.version, row.kind));
@@ -188,7 +188,7 @@ impl<'r> Item<'r> {
 }
 
 /// The kind that a subresource takes and answers, as (group, version, kind).
-pub(super) fn kind_of<'r>(
+pub(crate) fn kind_of<'r>(
     sub: &'r Subresource,
     item: &Item<'r>,
     within: &Version<'r>,

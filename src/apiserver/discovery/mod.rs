@@ -7,25 +7,39 @@
 
 mod accept;
 mod aggregated;
-mod groups;
+pub(crate) mod groups;
 mod legacy;
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use self::accept::Form;
 use crate::{
     body::{self, Body},
-    registry::Rows,
+    registry::{Registry, Rows},
+    request::RequestInfo,
+    server::Pages,
     status::ApiError,
 };
 
+/// Discovery of what the registry holds at the moment.
+#[derive(Debug)]
+pub struct Discovery(pub Arc<Registry>);
+
+impl Pages for Discovery {
+    fn page(&self, info: &RequestInfo, headers: &HeaderMap) -> Option<Result<Response<Body>, ApiError>> {
+        respond(&self.0.rows(), &info.verb, &info.path, headers)
+    }
+}
+
 /// Answers a discovery request; `None` if the path is none of discovery's, or names a group or version that isn't
 /// served.
-pub fn respond(
+fn respond(
     rows: &Rows,
-    method: &Method,
+    verb: &str,
     path: &str,
     headers: &HeaderMap,
 ) -> Option<Result<Response<Body>, ApiError>> {
@@ -46,7 +60,7 @@ pub fn respond(
         (["apis", group, version], _) => legacy::resource_list(groups::version(&groups, group, version)?),
         _ => return None,
     };
-    if method != Method::GET && method != Method::HEAD {
+    if verb != "get" && verb != "head" {
         return Some(Err(ApiError::method_not_allowed()));
     }
     // Single documents have one form only; whoever asks for them otherwise gets JSON, as from old servers.
@@ -87,17 +101,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-/// The resources of one group and version as `/apis/<group>/<version>` shows them: changes when the rows do.
-pub(crate) fn fingerprint(rows: &Rows, group: &str, version: &str) -> Option<String> {
-    let groups = groups::of(rows);
-    Some(legacy::resource_list(groups::version(&groups, group, version)?).to_string())
-}
-
-/// All (group, version)s that are served, in the order of discovery.
-pub(crate) fn group_versions(rows: &Rows) -> Vec<(String, String)> {
-    let groups = groups::of(rows);
-    let versions = groups.iter().flat_map(|group| group.versions.iter());
-    versions.map(|version| (version.group.to_string(), version.version.to_string())).collect()
+/// A group and version as `/apis/<group>/<version>` shows it: changes when its rows do.
+pub(crate) fn fingerprint(version: &groups::Version<'_>) -> String {
+    legacy::resource_list(version).to_string()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::*;
 use crate::registry::{Plain, Resource, Verbs};
 
 fn rows() -> Rows {
-    let plain = || std::sync::Arc::new(Plain);
+    let plain = || Arc::new(Plain);
     let deployment = Resource::namespaced("apps", "v1", "Deployment", "deployments", plain())
         .short(&["deploy"])
         .in_categories(&["all"])
@@ -39,7 +39,7 @@ fn ask(path: &str, accept: &str, known: Option<&str>) -> Option<Result<Response<
     if let Some(known) = known {
         headers.insert(header::IF_NONE_MATCH, known.parse().unwrap());
     }
-    respond(&rows(), &Method::GET, path, &headers)
+    respond(&rows(), "get", path, &headers)
 }
 
 async fn get(path: &str, accept: &str) -> Value {
@@ -122,6 +122,6 @@ fn what_is_not_served_is_not_found_and_formats_that_cannot_be_made_are_refused()
         assert!(ask(path, "", None).is_none(), "{path}");
     }
     assert_eq!(ask("/apis", "application/vnd.kubernetes.protobuf", None).unwrap().unwrap_err().code, 406);
-    let post = respond(&rows(), &Method::POST, "/apis", &HeaderMap::new()).unwrap();
+    let post = respond(&rows(), "post", "/apis", &HeaderMap::new()).unwrap();
     assert_eq!(post.unwrap_err().code, 405);
 }

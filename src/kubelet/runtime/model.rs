@@ -70,9 +70,10 @@ impl PodObservation {
         self.containers.iter().filter(|container| container.is_running())
     }
 
-    /// Something could still be alive: a container that runs or may run, or a sandbox that is ready.
+    /// Something could still be alive: a container that runs or may run, or a sandbox that is ready. One that was
+    /// never started is dead once its sandbox is stopped: no runtime starts it then.
     pub fn has_life(&self) -> bool {
-        self.containers.iter().any(|container| !matches!(container.state, ContainerState::Exited(_)))
+        self.containers.iter().any(ObservedContainer::may_run)
             || self.sandboxes.iter().any(|sandbox| sandbox.ready)
     }
 
@@ -112,6 +113,11 @@ pub struct ObservedContainer {
 }
 
 impl ObservedContainer {
+    /// It runs, or nobody can say that it does not.
+    pub fn may_run(&self) -> bool {
+        matches!(self.state, ContainerState::Running { .. } | ContainerState::Unknown)
+    }
+
     pub fn is_running(&self) -> bool {
         matches!(self.state, ContainerState::Running { .. })
     }

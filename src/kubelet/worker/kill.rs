@@ -46,11 +46,7 @@ pub async fn kill_all<R: Runtime, P: PodResources>(
     grace: Duration,
     hooked: &Hooked,
 ) -> Result<(), RuntimeError> {
-    let alive: Vec<&ObservedContainer> = observed
-        .containers
-        .iter()
-        .filter(|container| !matches!(container.state, crate::runtime::ContainerState::Exited(_)))
-        .collect();
+    let alive: Vec<&ObservedContainer> = observed.containers.iter().filter(|it| it.may_run()).collect();
     let order = Order::new(pod, &alive);
     let pod_ip = observed.sandboxes.iter().find_map(|sandbox| sandbox.ips.first().copied());
     let kills = alive.iter().map(|container| {

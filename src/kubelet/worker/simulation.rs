@@ -211,7 +211,13 @@ impl World {
     async fn until(&self, what: &str, within: Duration, mut is: impl FnMut(&World) -> bool) {
         let deadline = Instant::now() + within;
         while !is(self) {
-            assert!(Instant::now() < deadline, "never: {what}; broken: {:?}", self.runtime.broken());
+            assert!(
+                Instant::now() < deadline,
+                "never: {what}; broken: {:?}; deleted: {:?}; left: {:#?}",
+                self.runtime.broken(),
+                self.statuses.deleted.lock(),
+                self.statuses.latest.lock()
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

@@ -67,6 +67,8 @@ pub(super) struct Worker<R: Runtime, P: PodResources> {
     failures: u32,
     refresh: bool,
     cleaned: bool,
+    /// What failed jobs wait for came while one ran: its result is old.
+    again: bool,
     retry_at: Option<Instant>,
     wake_at: Option<Instant>,
     job: Option<Job>,
@@ -124,6 +126,7 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
             failures: 0,
             refresh: true,
             cleaned: false,
+            again: false,
             retry_at: None,
             wake_at: None,
             job: None,
@@ -139,13 +142,10 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
             }
             match self.wait().await {
                 Wake::Stop => return,
-                Wake::Mail => {
+                Wake::Mail | Wake::Retry => {
                     self.retry_at = None;
                     self.refresh = true;
-                }
-                Wake::Retry => {
-                    self.retry_at = None;
-                    self.refresh = true;
+                    self.again = self.job.is_some();
                 }
                 Wake::Look | Wake::Timer => {}
                 Wake::Job(done) => self.on_job(done),
@@ -221,6 +221,9 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
             self.sooner(delay);
         } else {
             self.failures = 0;
+        }
+        if std::mem::take(&mut self.again) {
+            self.retry_at = None;
         }
     }
 

@@ -82,17 +82,14 @@ impl Writer {
         self.event(pod, EventType::Warning, "FailedScheduling", "Scheduling", message);
     }
 
-    /// Says in the pod's status why it waits. Says nothing that it says already.
-    pub(crate) async fn explain(&self, pod: &PodInfo, reason: &str, message: &str, now: Timestamp) {
-        let status = pod.pod.status.as_ref();
-        let old = conditions::get(status.and_then(|s| s.conditions.as_deref()), POD_SCHEDULED);
-        let Some(condition) = condition(old, pod, reason, message, now) else { return };
+    /// Says in the pod's status why it waits.
+    pub(crate) async fn explain(&self, pod: &PodInfo, condition: &PodCondition) {
         // Strategic, by the condition's type: the node's own conditions are not ours to write.
         let patch =
             Patch::Strategic(json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}}));
         let api: Api<Pod> = Api::namespaced(self.client.clone(), pod.key.namespace());
         match api.patch_status(&pod.key.name, &PatchParams::default(), &patch).await {
-            Ok(_) => debug!(pod = %pod.key, uid = %pod.uid, reason, "pod condition written"),
+            Ok(_) => debug!(pod = %pod.key, uid = %pod.uid, "pod condition written"),
             Err(error) if matches!(kind_of(&error), ErrorKind::NotFound | ErrorKind::Conflict) => {}
             Err(error) => {
                 warn!(pod = %pod.key, error = &error as &dyn std::error::Error, "pod condition not written");
@@ -106,14 +103,15 @@ impl Writer {
     }
 }
 
-/// The condition to write, unless `old` says the same.
-fn condition(
-    old: Option<&PodCondition>,
+/// The condition to write, unless the pod's status says the same.
+pub(crate) fn explanation(
     pod: &PodInfo,
     reason: &str,
     message: &str,
     now: Timestamp,
 ) -> Option<PodCondition> {
+    let status = pod.pod.status.as_ref();
+    let old = conditions::get(status.and_then(|s| s.conditions.as_deref()), POD_SCHEDULED);
     let since =
         old.filter(|old| old.status == conditions::FALSE).and_then(|old| old.last_transition_time.clone());
     let condition = PodCondition {
@@ -164,13 +162,16 @@ mod tests {
 
     #[test]
     fn a_condition_is_written_once_and_keeps_its_moment() {
-        let pod = serde_json::from_value(json!({"metadata": {"name": "a", "generation": 1}})).unwrap();
-        let pod = PodInfo::of(&Arc::new(pod));
+        let pod = |conditions: &[&PodCondition]| {
+            let pod =
+                json!({"metadata": {"name": "a", "generation": 1}, "status": {"conditions": conditions}});
+            PodInfo::of(&Arc::new(serde_json::from_value(pod).unwrap()))
+        };
         let at = |second| Timestamp::from_second(second).unwrap();
-        let first = condition(None, &pod, "Unschedulable", "no", at(1)).unwrap();
+        let first = explanation(&pod(&[]), "Unschedulable", "no", at(1)).unwrap();
         assert_eq!(first.last_transition_time, Some(Time(at(1))));
-        assert_eq!(condition(Some(&first), &pod, "Unschedulable", "no", at(2)), None);
-        let second = condition(Some(&first), &pod, "Unschedulable", "still no", at(2)).unwrap();
+        assert_eq!(explanation(&pod(&[&first]), "Unschedulable", "no", at(2)), None);
+        let second = explanation(&pod(&[&first]), "Unschedulable", "still no", at(2)).unwrap();
         assert_eq!(second.last_transition_time, Some(Time(at(1))));
     }
 

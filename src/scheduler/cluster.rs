@@ -25,8 +25,8 @@ pub struct Cluster {
     /// Pods on nodes that are not there (yet): a list of pods may arrive before that of nodes.
     stray: HashMap<Arc<str>, BTreeMap<ObjectKey, Arc<PodInfo>>>,
     placed: HashMap<ObjectKey, Placement>,
-    /// Those of `placed` that are assumed. Few, and asked for at every turn.
-    assumed: HashMap<ObjectKey, Instant>,
+    /// Those of `placed` that are assumed, and until when: for good while the binding is being written.
+    assumed: HashMap<ObjectKey, Option<Instant>>,
     namespaces: BTreeMap<String, LabelMap>,
     /// How many nodes have an image of this name.
     image_nodes: HashMap<String, usize>,
@@ -37,6 +37,13 @@ pub struct Cluster {
 struct Placement {
     uid: String,
     node: Arc<str>,
+}
+
+/// A pod that was taken from its node.
+#[derive(Clone, Debug)]
+pub struct Removed {
+    pub pod: Arc<PodInfo>,
+    pub node: Arc<str>,
 }
 
 impl Cluster {
@@ -109,30 +116,38 @@ impl Cluster {
         self.put(pod, node);
     }
 
-    /// We said so, and the API will, at the latest then.
-    pub fn assume(&mut self, pod: Arc<PodInfo>, node: &str, until: Instant) {
+    /// We decided so; the API will say so once the binding is written.
+    pub fn assume(&mut self, pod: Arc<PodInfo>, node: &str) {
         let key = pod.key.clone();
         self.put(pod, node);
-        self.assumed.insert(key, until);
+        self.assumed.insert(key, None);
     }
 
-    /// The node that the pod was taken from.
-    pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<str>> {
-        let placement = self.placed.remove(key)?;
+    /// The binding is written: the API has to show it by then.
+    pub fn expect_by(&mut self, key: &ObjectKey, uid: &str, until: Instant) {
+        if self.is_assumed(key, uid) {
+            self.assumed.insert(key.clone(), Some(until));
+        }
+    }
+
+    /// What was there, and where.
+    pub fn remove(&mut self, key: &ObjectKey) -> Option<Removed> {
+        let Placement { node, .. } = self.placed.remove(key)?;
         self.assumed.remove(key);
-        if let Some(stray) = self.stray.get_mut(&placement.node) {
-            stray.remove(key);
-        }
-        if let Some(node) = self.nodes.get_mut(&placement.node) {
-            let repelled = !node.repelling.is_empty();
-            node.remove(key);
-            self.repelling_nodes -= usize::from(repelled && node.repelling.is_empty());
-        }
-        Some(placement.node)
+        let pod = match self.nodes.get_mut(&node) {
+            Some(info) => {
+                let repelled = !info.repelling.is_empty();
+                let pod = info.remove(key);
+                self.repelling_nodes -= usize::from(repelled && info.repelling.is_empty());
+                pod
+            }
+            None => self.stray.get_mut(&node).and_then(|stray| stray.remove(key)),
+        };
+        Some(Removed { pod: pod?, node })
     }
 
     /// Takes an assumption back. Not what the API said, nor what was assumed of the pod's namesake.
-    pub fn forget(&mut self, key: &ObjectKey, uid: &str) -> Option<Arc<str>> {
+    pub fn forget(&mut self, key: &ObjectKey, uid: &str) -> Option<Removed> {
         if self.is_assumed(key, uid) { self.remove(key) } else { None }
     }
 
@@ -151,11 +166,12 @@ impl Cluster {
 
     /// Assumptions that the API should have confirmed by now.
     pub fn expired(&self, now: Instant) -> Vec<ObjectKey> {
-        self.assumed.iter().filter(|(_, until)| **until <= now).map(|(key, _)| key.clone()).collect()
+        let late = |until: &Option<Instant>| until.is_some_and(|until| until <= now);
+        self.assumed.iter().filter(|(_, until)| late(until)).map(|(key, _)| key.clone()).collect()
     }
 
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.assumed.values().min().copied()
+        self.assumed.values().flatten().min().copied()
     }
 
     fn put(&mut self, pod: Arc<PodInfo>, node: &str) {

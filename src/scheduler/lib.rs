@@ -37,7 +37,7 @@ mod task;
 mod testing;
 
 pub use amounts::Amounts;
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Removed};
 pub use config::Config;
 pub use diagnosis::{Diagnosis, Preemption, Reason, Rejection, Unschedulable};
 pub use node::{NodeFacts, NodeInfo};

@@ -250,6 +250,19 @@ fn namespaces_are_chosen_by_their_labels() {
 }
 
 #[test]
+fn only_pods_that_a_rule_is_about_wake_those_that_wait_for_others() {
+    let web = |more: Value| pod("w", more);
+    let app = |app: &str| web(json!({"metadata": {"labels": {"app": app}}}));
+    let near = with_affinity("p", "x", "podAffinity", term("web", "zone"));
+    let far = with_affinity("p", "x", "podAntiAffinity", term("web", "zone"));
+    for waiting in [&near, &far] {
+        assert!(waiting.is_concerned_by(&app("web")) && !waiting.is_concerned_by(&app("db")));
+    }
+    assert!(app("web").is_concerned_by(&far), "its going may stop keeping others away");
+    assert!(!app("web").is_concerned_by(&near));
+}
+
+#[test]
 fn spread_keeps_domains_level() {
     let mut cluster = two_nodes();
     let spread = |name: &str, when: &str| {
@@ -318,7 +331,9 @@ fn an_assumption_counts_until_it_is_taken_back() {
     let mut cluster = Cluster::default();
     node(&mut cluster, "a", json!({}));
     let (all, now) = (asking("p", json!({"cpu": "4"})), tokio::time::Instant::now());
-    cluster.assume(Arc::clone(&all), "a", now);
+    cluster.assume(Arc::clone(&all), "a");
+    assert!(cluster.expired(now).is_empty(), "not while it is being written");
+    cluster.expect_by(&all.key, &all.uid, now);
     assert_eq!(cluster.expired(now), std::slice::from_ref(&all.key));
     assert!(plan(&cluster, &asking("q", json!({"cpu": "1"}))).is_err());
     assert!(cluster.forget(&all.key, "another").is_none(), "not what was assumed of a namesake");
@@ -378,7 +393,7 @@ proptest! {
         let (mut cluster, pods) = build(&input);
         for pod in pods {
             if let Ok(node) = plan(&cluster, &pod) {
-                cluster.assume(pod, &node, tokio::time::Instant::now());
+                cluster.assume(pod, &node);
             }
         }
         for node in cluster.nodes() {
@@ -400,7 +415,7 @@ proptest! {
             for pod in pods {
                 let answer = plan(&cluster, &pod);
                 match &answer {
-                    Ok(node) => cluster.assume(pod, node, tokio::time::Instant::now()),
+                    Ok(node) => cluster.assume(pod, node),
                     Err(Unschedulable::Rejected(diagnosis)) => {
                         let nodes = cluster.nodes().map(|node| Arc::clone(&node.name));
                         assert!(nodes.eq(diagnosis.rejections.keys().cloned()));
@@ -451,7 +466,7 @@ fn a_thousand_nodes_take_five_thousand_pods() {
     for pod in pods {
         let node = plan(&cluster, &pod).expect("there is room");
         *by_node.entry(Arc::clone(&node)).or_default() += 1;
-        cluster.assume(pod, &node, tokio::time::Instant::now());
+        cluster.assume(pod, &node);
     }
     let took = started.elapsed();
     assert_eq!(by_node.values().copied().max(), Some(5));

@@ -127,6 +127,14 @@ impl PodInfo {
         gates.unwrap_or_default().iter().map(|gate| gate.name.as_str())
     }
 
+    /// Whether it may matter to this pod, beyond their node's resources, that the other comes, goes or changes.
+    pub fn is_concerned_by(&self, other: &PodInfo) -> bool {
+        let labels = &other.pod.metadata.labels;
+        !other.anti_affinity.is_empty()
+            || self.affinity.iter().chain(&self.anti_affinity).any(|term| term.selector.matches(labels))
+            || self.spread.iter().any(|constraint| constraint.selector.matches(labels))
+    }
+
     pub fn preempts(&self) -> bool {
         self.pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref()) != Some("Never")
     }

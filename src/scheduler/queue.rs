@@ -130,8 +130,11 @@ impl Queue {
         self.set(key, State::Unschedulable { since: now, topological });
     }
 
-    /// The API did not take what we wrote, or the answer was lost.
-    pub(crate) fn retry(&mut self, key: &ObjectKey, now: Instant) {
+    /// The API did not take what we wrote about this pod. Its namesake that came since is none of it.
+    pub(crate) fn retry(&mut self, key: &ObjectKey, uid: &str, now: Instant) {
+        if self.waiting.get(key).is_none_or(|waiting| waiting.pod.uid != uid) {
+            return;
+        }
         let until = now + self.backoff_of(key);
         self.set(key, State::Backoff { until, woken: false });
     }
@@ -324,7 +327,7 @@ mod tests {
         let mut now = 0;
         for wait in [1, 2, 4, 8, 10, 10] {
             assert_eq!(test.pop(now).as_deref(), Some("a"));
-            test.queue.retry(&key("a"), test.at(now));
+            test.queue.retry(&key("a"), "a", test.at(now));
             assert_eq!(test.queue.next_due(), Some(test.at(now + wait)));
             assert_eq!(test.pop(now + wait - 1), None);
             now += wait;
@@ -361,7 +364,7 @@ mod tests {
                 test.pop(0);
             }
             if state > 1 {
-                test.queue.retry(&key("a"), test.at(0));
+                test.queue.retry(&key("a"), "a", test.at(0));
             }
             test.queue.remove(&key("a"));
             assert_eq!(test.pop(1000), None);

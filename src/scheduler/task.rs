@@ -1,6 +1,12 @@
 //! The loop: wake, observe changes, plan, apply.
 
-use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use api::pods;
 use client::{Cache, Changes, Client, ObjectKey, Recorder, Store};
@@ -8,14 +14,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use lifecycle::{Scope, catch_panic};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
-    apply::{ApplyError, Writer, with_causes},
-    cluster::Cluster,
+    apply::{ApplyError, Writer, explanation, with_causes},
+    cluster::{Cluster, Removed},
     config::Config,
     diagnosis::Unschedulable,
     plan::{may_fit, plan},
@@ -71,6 +77,7 @@ async fn lead(config: &Config, client: Client, cache: &Cache, recorder: Recorder
         scope,
         tell,
         writing: 0,
+        last_writes: HashMap::new(),
     };
     scheduler.run(outcomes).await;
 }
@@ -84,15 +91,28 @@ struct Scheduler {
     namespaces: Store<Namespace>,
     writer: Writer,
     scope: Scope,
-    tell: mpsc::Sender<Outcome>,
+    tell: mpsc::Sender<Written>,
     /// Writes under way; each ends with one outcome.
     writing: usize,
+    /// The end of the last write about each pod: writes about one pod go one after another, lest a "no" that was
+    /// overtaken by a "yes" have the last word.
+    last_writes: HashMap<ObjectKey, LastWrite>,
+}
+
+struct LastWrite {
+    under_way: usize,
+    ended: oneshot::Receiver<()>,
+}
+
+/// A write about this pod has ended.
+struct Written {
+    pod: Arc<PodInfo>,
+    outcome: Outcome,
 }
 
 /// How a write ended.
 enum Outcome {
     Bound {
-        pod: Arc<PodInfo>,
         result: Result<(), ApplyError>,
         started: Instant,
     },
@@ -106,20 +126,22 @@ enum Wake {
     Nodes(HashSet<ObjectKey>),
     Pods(HashSet<ObjectKey>),
     Namespaces(HashSet<ObjectKey>),
-    Written(Outcome),
+    Written(Written),
     Due,
 }
 
 /// What changed for the pods that wait.
 enum Change<'a> {
-    /// This node, or what is on it.
+    /// What this node is.
     Node(&'a str),
-    /// Who is where, or what a namespace is called: only affinity and spread care.
-    Topology,
+    /// This pod came, went, or changed on this node.
+    Pod(&'a PodInfo, &'a str),
+    /// What a namespace is called: only affinity cares.
+    Namespace,
 }
 
 impl Scheduler {
-    async fn run(mut self, mut outcomes: mpsc::Receiver<Outcome>) {
+    async fn run(mut self, mut outcomes: mpsc::Receiver<Written>) {
         let (mut nodes, mut pods, mut namespaces) =
             (self.nodes.changes(), self.pods.changes(), self.namespaces.changes());
         // In this order the first time: pods wake nobody while there are no nodes.
@@ -132,7 +154,7 @@ impl Scheduler {
             let wake = tokio::select! {
                 biased;
                 () = self.scope.cancelled() => return,
-                Some(outcome) = outcomes.recv() => Wake::Written(outcome),
+                Some(written) = outcomes.recv() => Wake::Written(written),
                 changed = nodes.next() => Wake::Nodes(changed),
                 changed = pods.next() => Wake::Pods(changed),
                 changed = namespaces.next() => Wake::Namespaces(changed),
@@ -142,7 +164,7 @@ impl Scheduler {
                 Wake::Nodes(changed) => self.nodes_changed(changed),
                 Wake::Pods(changed) => self.pods_changed(changed),
                 Wake::Namespaces(changed) => self.namespaces_changed(changed),
-                Wake::Written(outcome) => self.written(outcome),
+                Wake::Written(written) => self.written(written),
                 Wake::Due => self.expire(),
             }
             drain(&mut nodes, |changed| self.nodes_changed(changed));
@@ -168,23 +190,29 @@ impl Scheduler {
             }
             let now = Instant::now();
             let Some(pod) = self.queue.pop(now) else { return };
-            match plan(&self.cluster, &pod) {
+            // No object may stop the loop, whatever is in it.
+            let Ok(planned) = catch_unwind(AssertUnwindSafe(|| plan(&self.cluster, &pod))) else {
+                error!(pod = %pod.key, uid = %pod.uid, "planning panicked");
+                self.queue.retry(&pod.key, &pod.uid, now);
+                self.writer.failed(&pod, "planning panicked: this is a bug of the scheduler");
+                continue;
+            };
+            match planned {
                 Ok(node) => {
-                    self.cluster.assume(Arc::clone(&pod), &node, now + self.config.assume_timeout);
-                    let topological = Change::Topology;
-                    self.wake(&topological);
-                    self.bind(pod, node, now);
+                    self.cluster.assume(Arc::clone(&pod), &node);
+                    self.wake(&Change::Pod(&pod, &node));
+                    self.bind(&pod, node, now);
                 }
                 Err(why) => self.rejected(&pod, &why, now),
             }
         }
     }
 
-    fn bind(&mut self, pod: Arc<PodInfo>, node: Arc<str>, started: Instant) {
-        let writer = self.writer.clone();
-        self.write("bind", async move {
-            let result = writer.bind(&pod, &node).await;
-            Outcome::Bound { pod, result, started }
+    fn bind(&mut self, pod: &Arc<PodInfo>, node: Arc<str>, started: Instant) {
+        let (writer, bound) = (self.writer.clone(), Arc::clone(pod));
+        self.write("bind", pod, async move {
+            let result = writer.bind(&bound, &node).await;
+            Outcome::Bound { result, started }
         });
     }
 
@@ -193,58 +221,92 @@ impl Scheduler {
         debug!(pod = %pod.key, uid = %pod.uid, reason = %message, "pod not scheduled");
         self.queue.unschedulable(&pod.key, why.is_topological(), now);
         self.writer.failed(pod, &message);
-        self.explain(Arc::clone(pod), "Unschedulable", message);
+        self.explain(pod, "Unschedulable", &message);
     }
 
-    fn explain(&mut self, pod: Arc<PodInfo>, reason: &'static str, message: String) {
-        let writer = self.writer.clone();
-        self.write("explain", async move {
-            writer.explain(&pod, reason, &message, Timestamp::now()).await;
+    fn explain(&mut self, pod: &Arc<PodInfo>, reason: &str, message: &str) {
+        let Some(condition) = explanation(pod, reason, message, Timestamp::now()) else { return };
+        let (writer, about) = (self.writer.clone(), Arc::clone(pod));
+        self.write("explain", pod, async move {
+            writer.explain(&about, &condition).await;
             Outcome::Explained
         });
     }
 
-    fn write(&mut self, name: &'static str, work: impl Future<Output = Outcome> + Send + 'static) {
+    fn write(
+        &mut self,
+        name: &'static str,
+        pod: &Arc<PodInfo>,
+        work: impl Future<Output = Outcome> + Send + 'static,
+    ) {
         self.writing += 1;
-        let tell = self.tell.clone();
+        let (end, ended) = oneshot::channel();
+        let before = self.last_writes.remove(&pod.key);
+        let under_way = before.as_ref().map_or(0, |before| before.under_way) + 1;
+        self.last_writes.insert(pod.key.clone(), LastWrite { under_way, ended });
+        let (tell, pod) = (self.tell.clone(), Arc::clone(pod));
         self.scope.spawn(name, async move {
+            if let Some(before) = before {
+                // Nothing is ever sent: the sender's end is the message.
+                drop(before.ended.await);
+            }
             let outcome = catch_panic(work).await.unwrap_or(Outcome::Lost);
-            // Fails only when the loop is gone, and with it whoever would care.
-            drop(tell.send(outcome).await);
+            drop(end); // which lets the next one begin
+            // Fails only when the loop is gone.
+            drop(tell.send(Written { pod, outcome }).await);
         });
     }
 
-    fn written(&mut self, outcome: Outcome) {
+    fn written(&mut self, Written { pod, outcome }: Written) {
         self.writing -= 1;
-        let Outcome::Bound { pod, result, started } = outcome else { return };
-        let Err(error) = result else {
-            debug!(pod = %pod.key, uid = %pod.uid, elapsed_ms = started.elapsed().as_millis(), "pod bound");
-            return;
-        };
+        if let Some(last) = self.last_writes.get_mut(&pod.key) {
+            last.under_way -= 1;
+            if last.under_way == 0 {
+                self.last_writes.remove(&pod.key);
+            }
+        }
+        let confirm_by = Instant::now() + self.config.assume_timeout;
+        match outcome {
+            Outcome::Explained => {}
+            Outcome::Lost => self.cluster.expect_by(&pod.key, &pod.uid, confirm_by),
+            Outcome::Bound { result: Ok(()), started } => {
+                self.cluster.expect_by(&pod.key, &pod.uid, confirm_by);
+                debug!(pod = %pod.key, uid = %pod.uid, elapsed_ms = started.elapsed().as_millis(), "pod bound");
+            }
+            Outcome::Bound { result: Err(error), .. } => self.not_bound(&pod, &error),
+        }
+    }
+
+    fn not_bound(&mut self, pod: &Arc<PodInfo>, error: &ApplyError) {
         let freed = self.cluster.forget(&pod.key, &pod.uid);
+        // Also what is settled comes back after a while, unless the API has shown by then that it is: had it to come
+        // back at once, a slow watch would make us ask and ask.
+        self.queue.retry(&pod.key, &pod.uid, Instant::now());
         if error.is_settled() {
-            debug!(pod = %pod.key, error = &error as &dyn std::error::Error, "pod needs no binding any more");
-            self.pod_changed(&pod.key);
+            debug!(pod = %pod.key, error = error as &dyn std::error::Error, "pod needs no binding any more");
         } else {
-            warn!(pod = %pod.key, error = &error as &dyn std::error::Error, "pod not bound");
-            self.queue.retry(&pod.key, Instant::now());
-            let message = with_causes(&error);
-            self.writer.failed(&pod, &message);
-            self.explain(pod, "SchedulerError", message);
+            warn!(pod = %pod.key, error = error as &dyn std::error::Error, "pod not bound");
+            let message = with_causes(error);
+            self.writer.failed(pod, &message);
+            self.explain(pod, "SchedulerError", &message);
         }
-        if let Some(node) = freed {
-            self.wake(&Change::Node(&node));
-        }
+        self.freed(freed);
     }
 
     /// Takes back what the API did not confirm, and looks at those pods again.
     fn expire(&mut self) {
         for key in self.cluster.expired(Instant::now()) {
-            let Some(pod) = self.cluster.placed(&key).cloned() else { continue };
-            warn!(pod = %key, uid = %pod.uid, "binding not confirmed");
-            self.cluster.forget(&key, &pod.uid);
+            warn!(pod = %key, "binding not confirmed");
+            let freed = self.cluster.remove(&key);
             self.queue.remove(&key);
             self.pod_changed(&key);
+            self.freed(freed);
+        }
+    }
+
+    fn freed(&mut self, removed: Option<Removed>) {
+        if let Some(Removed { pod, node }) = removed {
+            self.wake(&Change::Pod(&pod, &node));
         }
     }
 
@@ -254,7 +316,7 @@ impl Scheduler {
             relevant |= self.cluster.set_namespace(&key.name, self.namespaces.get(&key).as_deref());
         }
         if relevant {
-            self.wake(&Change::Topology);
+            self.wake(&Change::Namespace);
         }
     }
 
@@ -286,24 +348,23 @@ impl Scheduler {
         let pod = self.pods.get(key).filter(|pod| !pods::is_terminal(pod));
         let Some(pod) = pod else {
             self.queue.remove(key);
-            if let Some(node) = self.cluster.remove(key) {
-                self.wake(&Change::Node(&node));
-            }
+            let freed = self.cluster.remove(key);
+            self.freed(freed);
             return;
         };
         let info = Arc::new(PodInfo::of(&pod));
         if let Some(node) = info.node_name().map(String::from) {
             self.queue.remove(key);
-            let same = self.cluster.placed(key).is_some_and(|known| counts_the_same(known, &info));
-            self.cluster.bind(info, &node);
-            if !same {
-                self.wake(&Change::Node(&node));
+            let before = self.cluster.placed(key).cloned();
+            self.cluster.bind(Arc::clone(&info), &node);
+            if !before.as_ref().is_some_and(|before| counts_the_same(before, &info)) {
+                before.iter().for_each(|before| self.wake(&Change::Pod(before, &node)));
+                self.wake(&Change::Pod(&info, &node));
             }
         } else if !self.cluster.is_assumed(key, &info.uid) {
             // Its namesake, if any was placed, is gone.
-            if let Some(node) = self.cluster.remove(key) {
-                self.wake(&Change::Node(&node));
-            }
+            let freed = self.cluster.remove(key);
+            self.freed(freed);
             self.pending(info);
         }
     }
@@ -315,9 +376,8 @@ impl Scheduler {
             self.queue.remove(&pod.key);
             return;
         }
-        if pod.gates().next().is_some() && self.writing < self.config.concurrent_writes {
-            let message = "Scheduling is blocked due to non-empty scheduling gates".to_string();
-            self.explain(Arc::clone(&pod), "SchedulingGated", message);
+        if pod.gates().next().is_some() {
+            self.explain(&pod, "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates");
         }
         self.queue.add(pod);
     }
@@ -326,7 +386,10 @@ impl Scheduler {
         let cluster = &self.cluster;
         self.queue.wake(Instant::now(), |pod, topological| match change {
             Change::Node(node) => topological || may_fit(cluster, pod, node),
-            Change::Topology => topological,
+            Change::Pod(other, node) => {
+                (topological && pod.is_concerned_by(other)) || may_fit(cluster, pod, node)
+            }
+            Change::Namespace => topological,
         });
     }
 }

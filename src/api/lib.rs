@@ -13,6 +13,7 @@ pub mod names;
 pub mod node_affinity;
 pub mod patch;
 pub mod pods;
+pub mod protobuf;
 pub mod quantity;
 mod quote;
 pub mod references;

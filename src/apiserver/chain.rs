@@ -56,7 +56,8 @@ pub(crate) async fn answer(server: &Arc<Inner>, caller: Caller, request: Request
     };
     let mut response = result.unwrap_or_else(|error| respond::error(&error));
     response.headers_mut().insert(AUDIT_ID, audit_id);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    let private = HeaderValue::from_static("no-cache, private");
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(private);
     server.metrics.observe(&seen, response.status(), started.elapsed());
     debug!(verb = seen.verb.as_ref(), path = seen.path, code = response.status().as_u16(), "request");
     response

@@ -4,7 +4,10 @@
 use api::selector::{FieldSelector, Selector};
 
 use super::entry::Header;
-use crate::{registry::Resource, status::ApiError};
+use crate::{
+    registry::Resource,
+    status::{ApiError, quote},
+};
 
 /// A namespace, labels and fields; everything by default.
 #[derive(Clone, Debug, Default)]
@@ -45,15 +48,11 @@ impl Selection {
     ) -> Result<Self, ApiError> {
         let labels = match labels {
             None | Some("") => Selector::everything(),
-            Some(text) => text
-                .parse()
-                .map_err(|error| ApiError::bad_request(format!("unable to parse requirement: {error}")))?,
+            Some(text) => text.parse().map_err(|error| ApiError::bad_request(error_text(&error)))?,
         };
         let fields: FieldSelector = match fields {
             None | Some("") => FieldSelector::default(),
-            Some(text) => text
-                .parse()
-                .map_err(|error| ApiError::bad_request(format!("unable to parse field selector: {error}")))?,
+            Some(text) => text.parse().map_err(|error| ApiError::bad_request(error_text(&error)))?,
         };
         let sources = fields
             .requirements()
@@ -92,15 +91,24 @@ impl Selection {
     }
 }
 
+fn error_text(error: &dyn std::error::Error) -> String {
+    error.to_string()
+}
+
 fn source(row: &Resource, field: &str) -> Result<Source, ApiError> {
     match field {
         "metadata.name" => return Ok(Source::Name),
-        "metadata.namespace" if row.is_namespaced() => return Ok(Source::Namespace),
+        "metadata.namespace" if row.is_namespaced() || row.fields.is_empty() => return Ok(Source::Namespace),
         _ => {}
     }
     let index = row.fields.iter().position(|known| known.label == field);
     index.map(Source::Field).ok_or_else(|| {
-        let message = format!("field label not supported: {field}");
+        let message = if row.fields.is_empty() {
+            let quoted = quote(field);
+            format!("{quoted} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        } else {
+            format!("field label not supported: {field}")
+        };
         ApiError::bad_request(message)
     })
 }

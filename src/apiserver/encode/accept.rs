@@ -64,7 +64,10 @@ impl Wanted {
             Some("None") => Include::None,
             Some("Object") => Include::Object,
             Some(other) => {
-                let message = format!("unrecognized includeObject value: {}", crate::status::quote(other));
+                let quoted = crate::status::quote(other);
+                let message = format!(
+                    "Unable to convert to Table as requested: includeObject: Invalid value: {quoted}: must be 'Metadata', 'Object', 'None', or empty"
+                );
                 return Err(ApiError::bad_request(message));
             }
         };

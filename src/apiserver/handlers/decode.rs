@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::status::{ApiError, quote};
+use crate::status::{ApiError, FieldError, GroupKind, quote};
 
 const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
 
@@ -55,11 +55,18 @@ impl Expected<'_> {
         Ok(decoded)
     }
 
-    /// Judges the outcome of a patch as if it had been sent.
-    pub(crate) fn conform(&self, object: Value, validation: FieldValidation) -> Result<Decoded, ApiError> {
+    /// Judges the outcome of a patch as if it had been sent; a mistake in it is the patch's.
+    pub(crate) fn conform_patched(
+        &self,
+        object: Value,
+        validation: FieldValidation,
+    ) -> Result<Decoded, ApiError> {
         let Some(known) = self.r#type() else { return Ok(Decoded { value: object, warnings: Vec::new() }) };
-        let mut decoded =
-            schema::conform(object, &known, validation).map_err(|error| self.refuse(&error, b""))?;
+        let shown = object.to_string();
+        let mut decoded = schema::conform(object, &known, validation).map_err(|error| {
+            let mistake = FieldError::invalid("patch", shown.as_str(), error.to_string());
+            ApiError::invalid(&GroupKind::default(), "", &[mistake])
+        })?;
         self.name_type(&mut decoded.value);
         Ok(decoded)
     }
@@ -72,6 +79,11 @@ impl Expected<'_> {
     }
 
     fn refuse(&self, error: &DecodeError, body: &[u8]) -> ApiError {
+        if let DecodeError::Type(said) = error
+            && said.starts_with("couldn't get version/kind")
+        {
+            return self.refuse(&DecodeError::Syntax(said.clone()), body);
+        }
         ApiError::bad_request(error.message(self.kind, self.version, body))
     }
 
@@ -84,20 +96,33 @@ impl Expected<'_> {
         let Some(sent) = sent else { return Ok(()) }; // decoding will tell what is wrong
         let kind = self.kind;
         let sent_version = sent.api_version.filter(|text| !text.is_empty());
-        if let Some(other) = sent.kind.filter(|other| !other.is_empty() && other != kind) {
-            let version = sent_version.as_deref().unwrap_or(self.version);
-            let version = quote(version.rsplit('/').next().unwrap_or_default());
+        let sent_kind = sent.kind.filter(|other| !other.is_empty()).unwrap_or_else(|| kind.to_string());
+        let sent_version = sent_version.unwrap_or_else(|| self.api_version());
+        let (sent_group, version) = sent_version.rsplit_once('/').unwrap_or(("", &sent_version));
+        let expected = self.api_version();
+        if sent_kind == kind && sent_version == expected {
+            return Ok(());
+        }
+        let why = if schema::lookup(sent_group, version, &sent_kind).is_some() {
+            let package =
+                if self.group.is_empty() { "core" } else { self.group.split('.').next().unwrap_or("") };
+            format!("converting ({version}.{sent_kind}) to ({package}.{kind}): unknown conversion")
+        } else {
+            let quoted = quote(&sent_version);
+            format!(
+                "no kind {} is registered for version {quoted} in scheme \"pkg/runtime/scheme.go:111\"",
+                quote(&sent_kind)
+            )
+        };
+        if sent_kind == kind && sent_group == self.group && !sent_group.is_empty() {
             return Err(ApiError::bad_request(format!(
-                "{other} in version {version} cannot be handled as a {kind}: converting ({other}) to ({kind}): unknown conversion"
+                "the API version in the data ({sent_version}) does not match the expected API version ({expected})"
             )));
         }
-        let expected = self.api_version();
-        match sent_version {
-            Some(other) if other != expected => Err(ApiError::bad_request(format!(
-                "the API version in the data ({other}) does not match the expected API version ({expected})"
-            ))),
-            _ => Ok(()),
-        }
+        let version = quote(version);
+        Err(ApiError::bad_request(format!(
+            "{sent_kind} in version {version} cannot be handled as a {kind}: {why}"
+        )))
     }
 }
 
@@ -150,11 +175,11 @@ mod tests {
     fn another_kind_or_version_is_refused_before_its_fields_are_looked_at() {
         refuses(
             r#"{"kind":"Service","apiVersion":"v1","spec":{"ports":[]}}"#,
-            "Service in version \"v1\" cannot be handled as a Pod: converting (Service) to (Pod): unknown conversion",
+            "Service in version \"v1\" cannot be handled as a Pod: converting (v1.Service) to (core.Pod): unknown conversion",
         );
         refuses(
             r#"{"kind":"Pod","apiVersion":"v2"}"#,
-            "the API version in the data (v2) does not match the expected API version (v1)",
+            "Pod in version \"v2\" cannot be handled as a Pod: no kind \"Pod\" is registered for version \"v2\" in scheme \"pkg/runtime/scheme.go:111\"",
         );
     }
 

@@ -106,7 +106,7 @@ pub(crate) async fn delete_object(
         let plan = deletion::plan(row, old, options, now)?;
         pending = plan == Plan::Pending;
         Ok(match plan {
-            Plan::Remove => Change::Remove(old.clone()),
+            Plan::Remove(last) => Change::Remove(last),
             Plan::Mark(marked) => Change::Put(marked),
             Plan::Pending => Change::Keep,
         })
@@ -114,9 +114,32 @@ pub(crate) async fn delete_object(
     let precondition = Precondition { dry_run: options.dry_run, ..Precondition::default() };
     let outcome = api.writer.write(row, namespace, name, &precondition, &mut change).await?;
     let gone = matches!(outcome, Outcome::Removed(_)) || pending;
-    if gone && !row.strategy.returns_deleted() {
+    if gone && !returns_deleted(row) {
         let uid = metadata::text(&outcome.stored().value, "uid");
         return Ok(Deleted::Status(success(&what, name, uid)));
     }
     Ok(Deleted::Object(outcome))
+}
+
+/// Upstream's kinds with `ReturnDeletedObject`.
+fn returns_deleted(row: &Resource) -> bool {
+    if let Some(decided) = row.strategy.returns_deleted() {
+        return decided;
+    }
+    match row.group.as_ref() {
+        "" => matches!(
+            row.plural.as_ref(),
+            "namespaces"
+                | "persistentvolumeclaims"
+                | "persistentvolumes"
+                | "pods"
+                | "podtemplates"
+                | "resourcequotas"
+                | "serviceaccounts"
+                | "services"
+        ),
+        "storage.k8s.io" => row.plural != "csistoragecapacities",
+        "resource.k8s.io" => true,
+        _ => false,
+    }
 }

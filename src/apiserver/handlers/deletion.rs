@@ -12,8 +12,8 @@ use crate::{
 
 #[derive(Debug, PartialEq)]
 pub(crate) enum Plan {
-    /// Nothing holds it.
-    Remove,
+    /// Nothing holds it; this is its last state.
+    Remove(Value),
     /// It stays, marked.
     Mark(Value),
     /// It is being deleted already, and not later than asked for.
@@ -33,14 +33,15 @@ pub(crate) fn plan(
         Grace::None => false,
         Grace::Seconds(seconds) => seconds > 0,
     };
+    let before_removal = marked.clone();
     let finalizers = collector_finalizers(row, &marked, options);
     metadata::set_finalizers(&mut marked, finalizers);
     let held = !metadata::finalizers(&marked).is_empty() || row.strategy.held(&marked);
     if !graceful && !held {
-        return Ok(Plan::Remove);
+        return Ok(Plan::Remove(before_removal));
     }
     if !graceful {
-        mark_now(&mut marked, now);
+        mark_now(row, &mut marked, now);
     }
     if !metadata::is_being_deleted(object) {
         row.strategy.prepare_deletion(&mut marked);
@@ -119,13 +120,17 @@ fn count(object: &mut Value) {
 }
 
 /// Marks an object that only finalizers keep.
-fn mark_now(object: &mut Value, now: Timestamp) {
+fn mark_now(row: &Resource, object: &mut Value, now: Timestamp) {
     if !metadata::is_being_deleted(object) {
         count(object);
     }
     let marked: Option<Timestamp> = metadata::text(object, "deletionTimestamp").parse().ok();
     let at = marked.filter(|marked| *marked <= now).unwrap_or(now);
-    set_deletion(object, at, 0);
+    if row.strategy.held(object) {
+        metadata::metadata_mut(object).insert("deletionTimestamp".into(), metadata::time_text(at).into());
+    } else {
+        set_deletion(object, at, 0);
+    }
 }
 
 /// The finalizers with those of the garbage collector as the options want them.
@@ -183,7 +188,7 @@ mod tests {
     #[test]
     fn what_nothing_holds_is_removed() {
         let object = json!({"metadata": {"name": "a"}});
-        assert_eq!(run(Arc::new(Plain), &object, &DeleteOptions::default()), Plan::Remove);
+        assert_eq!(run(Arc::new(Plain), &object, &DeleteOptions::default()), Plan::Remove(object));
     }
 
     #[test]
@@ -201,7 +206,10 @@ mod tests {
         let with = |propagation| DeleteOptions { propagation, ..DeleteOptions::default() };
         let plan = run(Arc::new(Plain), &object, &with(Some(Propagation::Foreground)));
         assert_eq!(marked(plan)["finalizers"], json!(["foregroundDeletion"]));
-        assert_eq!(run(Arc::new(Plain), &object, &with(Some(Propagation::Background))), Plan::Remove);
+        assert!(matches!(
+            run(Arc::new(Plain), &object, &with(Some(Propagation::Background))),
+            Plan::Remove(_)
+        ));
         assert_eq!(marked(run(Arc::new(Plain), &object, &with(None)))["finalizers"], json!(["orphan"]));
     }
 
@@ -220,7 +228,7 @@ mod tests {
             marked(run(Arc::new(Graceful), &object, &grace(5)))["deletionTimestamp"],
             "2026-01-01T00:00:05Z"
         );
-        assert_eq!(run(Arc::new(Graceful), &object, &grace(0)), Plan::Remove);
+        assert!(matches!(run(Arc::new(Graceful), &object, &grace(0)), Plan::Remove(_)));
     }
 
     #[test]

@@ -85,7 +85,11 @@ impl ListOptions {
     pub(crate) fn read(query: &Query, watch: bool) -> Result<Self, ApiError> {
         let text = |key: &str| query.get(key).filter(|value| !value.is_empty()).map(ToString::to_string);
         let mut errors = Vec::new();
-        let resource_version = read_version(query.get("resourceVersion"))?;
+        let version = read_version(query.get("resourceVersion"));
+        let resource_version = version.map_err(|error| match watch {
+            true => error,
+            false => ApiError::bad_request(format!("invalid resource version: {}", error.message)),
+        })?;
         let options = Self {
             labels: text("labelSelector"),
             fields: text("fieldSelector"),
@@ -171,8 +175,10 @@ pub(crate) fn read_version(text: Option<&str>) -> Result<Version, ApiError> {
         Some("0") => Ok(Version::Any),
         Some(text) => text.parse().map(Version::At).map_err(|_| {
             let quoted = crate::status::quote(text);
-            let message = format!("invalid resource version: resourceVersion: Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: invalid syntax");
-            ApiError::bad_request(message)
+            let message = format!(
+                "resourceVersion: Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: invalid syntax"
+            );
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Reason::Unknown, message)
         }),
     }
 }

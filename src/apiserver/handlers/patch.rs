@@ -87,7 +87,14 @@ fn object(body: &[u8], validation: FieldValidation) -> Result<(Value, Vec<String
     let decoded =
         decode_untyped(body, Encoding::Json, validation).map_err(|error| undecodable(&error.to_string()))?;
     if !decoded.value.is_object() {
-        return Err(undecodable("json: cannot unmarshal into Go value of type map[string]interface {}"));
+        let found = match decoded.value {
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Bool(_) => "bool",
+            _ => "number",
+        };
+        let why = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+        return Err(undecodable(&why));
     }
     Ok((decoded.value, decoded.warnings))
 }

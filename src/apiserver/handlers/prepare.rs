@@ -1,7 +1,8 @@
 //! What every write goes through between its bytes and the store: defaults, mutating admission, the strategy's
 //! preparation and validation, validating admission.
 
-use serde_json::Value;
+use http::StatusCode;
+use serde_json::{Value, json};
 
 use super::{
     call::{Api, Call},
@@ -10,7 +11,7 @@ use super::{
 use crate::{
     admission::Operation,
     registry::{How, Strategy},
-    status::{ApiError, FieldError, GroupKind, OPTIMISTIC_LOCK},
+    status::{ApiError, FieldError, GroupKind, OPTIMISTIC_LOCK, Reason, quote},
     transaction::Change,
 };
 
@@ -56,9 +57,10 @@ pub(crate) fn create(
     let uid = uuid::Uuid::new_v4().to_string();
     metadata::begin_create(&call.row, &mut object, uid, call.now);
     if call.row.has_status()
+        && !strategy.keeps_status_on_create()
         && let Some(members) = object.as_object_mut()
     {
-        members.remove("status");
+        members.insert("status".into(), json!({}));
     }
     strategy.prepare_create(&mut object);
     let mut errors = metadata::validate_create(&call.row, &object);
@@ -156,6 +158,10 @@ fn check_version(call: &Call, new: &mut Value, old: &Value) -> Result<(), ApiErr
         }
         metadata::metadata_mut(new).insert("resourceVersion".into(), current.into());
         return Ok(());
+    }
+    if known.parse::<u64>().is_err() {
+        let message = format!("strconv.ParseUint: parsing {}: invalid syntax", quote(&known));
+        return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Reason::Unknown, message));
     }
     if known != current {
         return Err(ApiError::conflict(&call.row.group_resource(), &call.info.name, OPTIMISTIC_LOCK));

@@ -68,6 +68,7 @@ pub(crate) async fn update(api: &Api, call: &Call, body: Bytes) -> Result<Respon
     let mut warnings = Vec::new();
     let mut object = call.decode(&body, options.field_validation, &mut warnings)?;
     check_name(call, &object)?;
+    metadata::ensure_namespace(&call.row, call.namespace(), &mut object)?;
     call.to_storage(&mut object);
     let uid = metadata::text(&object, "uid");
     let uid = (!uid.is_empty()).then(|| uid.to_string());
@@ -103,11 +104,12 @@ pub(crate) async fn patch(api: &Api, call: &Call, body: Bytes) -> Result<Respons
         };
         let mut new = old.clone();
         call.to_served(&mut new);
-        let patched =
-            call.expected().conform(patch.apply(&call.expected(), new)?, options.field_validation)?;
+        let patched = patch.apply(&call.expected(), new)?;
+        let patched = call.expected().conform_patched(patched, options.field_validation)?;
         said.extend(patched.warnings);
         let mut new = patched.value;
         metadata::drop_server_side(&mut new);
+        check_name(call, &new)?;
         call.to_storage(&mut new);
         prepare::update(api, call, new, old, options.dry_run, &mut said)
     };
@@ -125,7 +127,7 @@ fn answer(call: &Call, written: &Outcome, warnings: &[String]) -> Result<Respons
 
 /// The object in a PUT is the one that the path names.
 fn check_name(call: &Call, object: &Value) -> Result<(), ApiError> {
-    let (name, namespace) = (metadata::text(object, "name"), metadata::text(object, "namespace"));
+    let name = metadata::text(object, "name");
     if name.is_empty() {
         let message = format!(
             "the name of the object ({} based on URL) was undeterminable: name must be provided",
@@ -137,13 +139,6 @@ fn check_name(call: &Call, object: &Value) -> Result<(), ApiError> {
         let message = format!(
             "the name of the object ({name}) does not match the name on the URL ({})",
             call.info.name
-        );
-        return Err(ApiError::bad_request(message));
-    }
-    if !call.namespace().is_empty() && !namespace.is_empty() && namespace != call.namespace() {
-        let message = format!(
-            "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
-            call.namespace()
         );
         return Err(ApiError::bad_request(message));
     }

@@ -375,6 +375,11 @@ pub trait Strategy: Send + Sync {
 
     fn prepare_create(&self, object: &mut Value) {}
 
+    /// A new object keeps the status that it comes with (a Node's agent registers what it has found).
+    fn keeps_status_on_create(&self) -> bool {
+        false
+    }
+
     fn prepare_update(&self, new: &mut Value, old: &Value) {}
 
     /// After everything but status (and metadata) has been taken from `old`.
@@ -417,9 +422,10 @@ pub trait Strategy: Send + Sync {
         None
     }
 
-    /// Whether a completed DELETE answers the object, not a Status (upstream's `ReturnDeletedObject`).
-    fn returns_deleted(&self) -> bool {
-        false
+    /// Whether a completed DELETE answers the object, not a Status (upstream's `ReturnDeletedObject`); `None` is
+    /// upstream's list.
+    fn returns_deleted(&self) -> Option<bool> {
+        None
     }
 
     /// What a delete does to an object that is not being deleted yet, or whose grace shrinks.

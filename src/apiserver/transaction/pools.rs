@@ -129,11 +129,7 @@ impl Pools {
                     let offset = number_of(address).checked_sub(band.first);
                     net.contains(&address) && offset.is_some_and(|offset| offset < band.size)
                 });
-                (!inside).then(|| {
-                    format!(
-                        "the provided IP ({value}) is not in the valid range. The range of valid IPs is {net}"
-                    )
-                })
+                (!inside).then(|| "the provided network does not match the current range".into())
             }
         }
     }
@@ -145,7 +141,15 @@ impl Pools {
             (ClaimValue::Exactly(address), _) => format!("failed to allocate IP {address}: {why}"),
             (ClaimValue::Any, _) => format!("failed to allocate IP: {why}"),
         };
-        FieldError::invalid(&claim.field, shown, detail)
+        FieldError::invalid(field(claim), shown, detail)
+    }
+}
+
+/// Upstream names the list of addresses, not the one that is wrong.
+pub(super) fn field(claim: &Claim) -> &str {
+    match claim.pool {
+        Pool::NodePort => &claim.field,
+        Pool::ClusterIpV4 | Pool::ClusterIpV6 => claim.field.split('[').next().unwrap_or_default(),
     }
 }
 
@@ -209,7 +213,7 @@ mod tests {
         let pools = pools("10.96.0.0/12");
         assert_eq!(
             pools.refuses(Pool::ClusterIpV4, "10.0.0.1").unwrap(),
-            "the provided IP (10.0.0.1) is not in the valid range. The range of valid IPs is 10.96.0.0/12"
+            "the provided network does not match the current range"
         );
         assert_eq!(
             pools.refuses(Pool::NodePort, "80").unwrap(),

@@ -329,10 +329,11 @@ fn check(
 ) -> Result<(), ApiError> {
     let Some(existing) = existing else { return Ok(()) };
     let metadata = |field: &str| existing.value["metadata"][field].as_str().unwrap_or_default();
+    let shown_key = target.key.replacen("/registry/core/", "/registry/", 1);
     let failed = |what: &str, wanted: &str, is: &str| {
         let why = format!(
             "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}",
-            target.key
+            shown_key
         );
         ApiError::conflict(&target.row.group_resource(), target.name, &why)
     };
@@ -421,7 +422,7 @@ fn claim_key(claim: &Claim) -> Option<String> {
 
 /// The value that an error shows: the named field's, as upstream shows it.
 fn shown(object: &Value, claim: &Claim) -> Value {
-    let pointer = format!("/{}", claim.field.replace(['.', '['], "/").replace(']', ""));
+    let pointer = format!("/{}", pools::field(claim).replace(['.', '['], "/").replace(']', ""));
     match object.pointer(&pointer) {
         Some(value) => value.clone(),
         None if claim.pool == crate::registry::Pool::NodePort => 0.into(),

@@ -50,7 +50,10 @@ async fn lists_are_selected_by_namespace_labels_and_fields() {
         assert_eq!(list.body["items"][0].get("kind"), None, "items do not repeat the type");
     }
     let bad = host.get(&format!("{MAPS}?fieldSelector=data.x%3Dy")).await;
-    assert_eq!((bad.code, bad.body["message"].as_str().unwrap()), (400, "field label not supported: data.x"));
+    assert_eq!(
+        (bad.code, bad.body["message"].as_str().unwrap()),
+        (400, "\"data.x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    );
 }
 
 #[tokio::test]

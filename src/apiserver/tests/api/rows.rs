@@ -52,8 +52,8 @@ impl Strategy for Pods {
         Deletion::Graceful { seconds: options.grace_period_seconds.unwrap_or(30) }
     }
 
-    fn returns_deleted(&self) -> bool {
-        true
+    fn returns_deleted(&self) -> Option<bool> {
+        Some(true)
     }
 }
 

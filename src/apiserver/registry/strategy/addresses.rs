@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use super::at::At;
 use super::findings::Findings;
 
+pub const NOT_AN_ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+
 /// An address behind which something can be reached from other nodes.
 pub fn endpoint_ip(at: &At<'_>, found: &mut Findings) {
     let Ok(ip) = at.text().parse::<IpAddr>() else {
-        return found.invalid(at, "must be a valid IP address");
+        return found.invalid(at, NOT_AN_ADDRESS);
     };
     if ip.is_unspecified() {
         return found.invalid(at, &format!("may not be unspecified ({})", at.text()));

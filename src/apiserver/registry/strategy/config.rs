@@ -111,15 +111,11 @@ fn secret(secret: &At<'_>, found: &mut Findings) {
             need(&[".dockerconfigjson"]);
             json(&data.key(".dockerconfigjson"), found);
         }
-        "kubernetes.io/basic-auth" => {
-            if !data.key("username").present() && !data.key("password").present() {
-                need(&["username", "password"]);
-            }
+        "kubernetes.io/basic-auth" if !data.key("username").present() && !data.key("password").present() => {
+            need(&["username", "password"]);
         }
-        "kubernetes.io/ssh-auth" => {
-            if data.key("ssh-privatekey").is_empty() {
-                found.required(&data.key("ssh-privatekey"), "");
-            }
+        "kubernetes.io/ssh-auth" if data.key("ssh-privatekey").is_empty() => {
+            found.required(&data.key("ssh-privatekey"), "");
         }
         "kubernetes.io/tls" => need(&["tls.crt", "tls.key"]),
         "kubernetes.io/service-account-token" => {

@@ -55,7 +55,11 @@ fn endpoints(object: &At<'_>, found: &mut Findings) {
             found.required(&subset, "must specify `addresses` or `notReadyAddresses`");
         }
         for address in ready.items().chain(not_ready.items()) {
-            endpoint_ip(&address.get("ip"), found);
+            let ip = address.get("ip");
+            endpoint_ip(&ip, found);
+            if ip.text().parse::<IpAddr>().is_err() {
+                found.invalid(&ip, "must be a valid IP address");
+            }
             let host = address.get("hostname");
             if !host.is_empty() {
                 found.complaints(&host, names::dns1123_label(host.text()));
@@ -101,10 +105,6 @@ fn slice(object: &At<'_>, found: &mut Findings) {
             found.duplicate(&name);
         }
         found.one_of(&port.get("protocol"), &PROTOCOLS);
-        let number = port.get("port");
-        if let Some(value) = number.int() {
-            found.complaints(&number, names::port_number(value));
-        }
         let app = port.get("appProtocol");
         if app.present() {
             found.complaints(&app, names::qualified_name(app.text()));
@@ -121,15 +121,19 @@ fn one_endpoint(endpoint: &At<'_>, kind: &str, found: &mut Findings) {
     }
     for address in addresses.items() {
         let parsed = address.text().parse::<IpAddr>().ok();
-        match kind {
-            "FQDN" => found.complaints(&address, names::dns1123_subdomain(address.text())),
-            "IPv4" if !parsed.is_some_and(|ip| ip.is_ipv4()) => {
-                found.invalid(&address, "must be an IPv4 address")
-            }
-            "IPv6" if !parsed.is_some_and(|ip| ip.is_ipv6()) => {
-                found.invalid(&address, "must be an IPv6 address")
-            }
-            _ => endpoint_ip(&address, found),
+        let wrong = match kind {
+            "IPv4" => parsed.is_none_or(|ip| ip.is_ipv6()).then_some("must be an IPv4 address"),
+            "IPv6" => parsed.is_none_or(|ip| ip.is_ipv4()).then_some("must be an IPv6 address"),
+            _ => None,
+        };
+        // Upstream names the list and not the address here.
+        if let Some(detail) = wrong {
+            found.invalid_value(&addresses, address.text(), detail);
+        }
+        if kind == "FQDN" {
+            found.complaints(&address, names::dns1123_subdomain(address.text()));
+        } else {
+            endpoint_ip(&address, found);
         }
     }
     let node = endpoint.get("nodeName");

@@ -53,8 +53,9 @@ fn validate(event: &At<'_>, found: &mut Findings) {
     let at = At::named("reportingController", controller.value());
     if controller.is_empty() {
         found.required(&at, "");
-    } else {
-        found.complaints(&at, api::names::qualified_name(controller.text()));
+    }
+    for complaint in api::names::qualified_name(controller.text()) {
+        found.invalid_value(&at, controller.text(), &complaint);
     }
     for field in ["reportingInstance", "action", "reason"].map(|name| event.get(name)) {
         if field.is_empty() {

@@ -50,9 +50,40 @@ pub fn object_at<'a>(object: &'a mut Value, field: &str) -> Option<&'a mut Map<S
     entry.as_object_mut()
 }
 
+/// As [`within`], making the object if it is not there.
+pub fn within_made(object: &mut Value, field: &str, then: impl FnOnce(&mut Value)) {
+    if object_at(object, field).is_some() {
+        within(object, field, then);
+    }
+}
+
 /// Removes a field. Removing it from what has no fields is no error.
 pub fn remove(object: &mut Value, field: &str) {
     if let Some(map) = object.as_object_mut() {
         map.remove(field);
     }
+}
+
+/// Writes a quantity as the API writes it: `1000m` is `1`, `1024Mi` is `1Gi`. What is none is left for validation.
+pub fn quantity(object: &mut Value, field: &str) {
+    let Some(value) = object.get_mut(field) else { return };
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return,
+    };
+    if let Ok(canonical) = api::quantity::canonical_text(&text) {
+        *value = canonical.into_owned().into();
+    }
+}
+
+/// As [`quantity`], for each entry of a map of resources.
+pub fn quantities(object: &mut Value, field: &str) {
+    within(object, field, |resources| {
+        let names: Vec<String> =
+            resources.as_object().into_iter().flat_map(|map| map.keys().cloned()).collect();
+        for name in names {
+            quantity(resources, &name);
+        }
+    });
 }

@@ -5,13 +5,15 @@ use std::collections::BTreeSet;
 use api::names;
 
 use super::at::At;
-use super::fill::{fill, within};
+use super::fill::{fill, quantities, within};
 use super::findings::Findings;
 use super::rules::Rules;
 
 pub const NODES: Rules = Rules {
     defaults: |node| {
         within(node, "status", |status| {
+            quantities(status, "capacity");
+            quantities(status, "allocatable");
             if let Some(capacity) = status.get("capacity").cloned().filter(|capacity| !capacity.is_null()) {
                 fill(status, "allocatable", capacity);
             }
@@ -29,13 +31,14 @@ pub const NODES: Rules = Rules {
     validate,
     validate_update: update,
     validate_status: |new, _old, found| addresses(new, found),
-    creates_on_update: false,
+    keeps_status_on_create: true,
     ..Rules::NONE
 };
 
 fn validate(node: &At<'_>, found: &mut Findings) {
     let spec = node.get("spec");
-    taints(&spec.get("taints"), found);
+    // The path is upstream's.
+    taints(&At::named("metadata.taints", spec.get("taints").value()), found);
     for cidr in spec.get("podCIDRs").items() {
         if cidr.text().parse::<ipnet::IpNet>().is_err() {
             found.invalid(&cidr, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
@@ -55,7 +58,7 @@ fn taints(list: &At<'_>, found: &mut Findings) {
         if !complaints.is_empty() {
             found.invalid(&value, &complaints.join(";"));
         }
-        found.one_of(&effect, &["NoExecute", "NoSchedule", "PreferNoSchedule"]);
+        found.one_of(&effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
         if !seen.insert((key.text(), effect.text())) {
             found.duplicate(&taint);
         }

@@ -24,6 +24,7 @@ pub struct Rules {
     pub validate_status: fn(&At<'_>, &At<'_>, &mut Findings),
     pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
     pub name_rule: NameRule,
+    pub keeps_status_on_create: bool,
     pub creates_on_update: bool,
     pub updates_unconditionally: bool,
     pub deletion: fn(&Value, &DeleteOptions) -> Deletion,
@@ -43,6 +44,7 @@ impl Rules {
         validate_status: |_, _, _| (),
         warnings: |_, _| Vec::new(),
         name_rule: NameRule::DnsSubdomain,
+        keeps_status_on_create: false,
         creates_on_update: false,
         updates_unconditionally: true,
         deletion: |_, _| Deletion::Now,
@@ -58,6 +60,10 @@ impl Strategy for Rules {
 
     fn prepare_create(&self, object: &mut Value) {
         (self.prepare_create)(object);
+    }
+
+    fn keeps_status_on_create(&self) -> bool {
+        self.keeps_status_on_create
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {

@@ -4,7 +4,7 @@ use api::names;
 use serde_json::json;
 
 use super::at::At;
-use super::fill::{fill, within};
+use super::fill::{fill, quantities, within};
 use super::findings::{Findings, IMMUTABLE};
 use super::rules::Rules;
 use super::{meta, workload};
@@ -72,10 +72,11 @@ fn priority_class(class: &At<'_>, found: &mut Findings) {
     } else if value.int().is_some_and(|value| value > HIGHEST) {
         found.forbidden(&value, &format!("maximum allowed value of a user defined priority is {HIGHEST}"));
     }
-    found.one_of(&class.get("preemptionPolicy"), &["Never", "PreemptLowerPriority"]);
+    found.one_of(&class.get("preemptionPolicy"), &["PreemptLowerPriority", "Never"]);
 }
 
 pub const RUNTIME_CLASSES: Rules = Rules {
+    defaults: |class| within(class, "overhead", |overhead| quantities(overhead, "podFixed")),
     validate: |class, found| {
         let handler = class.get("handler");
         if handler.is_empty() {
@@ -105,14 +106,8 @@ pub const STORAGE_CLASSES: Rules = Rules {
         found.one_of(&class.get("volumeBindingMode"), &["Immediate", "WaitForFirstConsumer"]);
     },
     validate_update: |new, old, found| {
-        if new.get("parameters").value() != old.get("parameters").value() {
-            found.forbidden(&new.get("parameters"), "updates to parameters are forbidden.");
-        }
-        if new.get("provisioner").text() != old.get("provisioner").text() {
-            found.forbidden(&new.get("provisioner"), "updates to provisioner are forbidden.");
-        }
-        if new.get("reclaimPolicy").text() != old.get("reclaimPolicy").text() {
-            found.forbidden(&new.get("reclaimPolicy"), "updates to reclaimPolicy are forbidden.");
+        for field in ["parameters", "provisioner", "reclaimPolicy"] {
+            found.immutable(&new.get(field), &old.get(field));
         }
         found.immutable(&new.get("volumeBindingMode"), &old.get("volumeBindingMode"));
     },
@@ -158,8 +153,10 @@ pub const CSI_DRIVERS: Rules = Rules {
     validate: |driver, found| {
         let spec = driver.get("spec");
         found.one_of_if_any(&spec.get("fsGroupPolicy"), &["File", "None", "ReadWriteOnceWithFSType"]);
-        for mode in spec.get("volumeLifecycleModes").items() {
-            found.one_of(&mode, &["Ephemeral", "Persistent"]);
+        let modes = spec.get("volumeLifecycleModes");
+        for mode in modes.items() {
+            // Upstream names the list and not the element here.
+            found.one_of(&At::named(modes.path(), mode.value()), &["Persistent", "Ephemeral"]);
         }
     },
     validate_update: |new, old, found| {
@@ -174,6 +171,10 @@ pub const CSI_DRIVERS: Rules = Rules {
 };
 
 pub const POD_DISRUPTION_BUDGETS: Rules = Rules {
+    prepare_create: |budget| {
+        budget["status"] =
+            json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0});
+    },
     validate: |budget, found| disruption(&budget.get("spec"), found),
     validate_status: |new, _old, found| {
         for field in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {

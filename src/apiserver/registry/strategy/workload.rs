@@ -3,16 +3,14 @@
 use serde_json::Value;
 
 use super::at::At;
-use super::fill::{fill, object_at, within};
+use super::fill::{fill, object_at, within_made};
 use super::findings::{Findings, IMMUTABLE};
 use super::rules::Rules;
 use super::{meta, pod};
 
 pub const DEPLOYMENTS: Rules = Rules {
     defaults: |object| {
-        if let Some(strategy) = object.get_mut("spec").filter(|spec| spec.is_object()) {
-            deployment_defaults(strategy);
-        }
+        within_made(object, "spec", deployment_defaults);
     },
     validate: deployment,
     validate_update: selector_stays,
@@ -28,10 +26,11 @@ pub const DEPLOYMENTS: Rules = Rules {
 };
 
 pub const REPLICA_SETS: Rules = Rules {
+    prepare_create: |set| set["status"] = serde_json::json!({"replicas": 0}),
     defaults: |object| {
-        within(object, "spec", |spec| {
+        within_made(object, "spec", |spec| {
             fill(spec, "replicas", 1);
-            within(spec, "template", pod::defaults::template);
+            within_made(spec, "template", pod::defaults::template);
         });
     },
     validate: replica_set,
@@ -60,14 +59,13 @@ fn deployment_defaults(spec: &mut Value) {
             }
         }
     }
-    within(spec, "template", pod::defaults::template);
+    within_made(spec, "template", pod::defaults::template);
 }
 
 fn deployment(object: &At<'_>, found: &mut Findings) {
     let spec = object.get("spec");
     found.not_negative(&spec.get("replicas"));
-    selector(&spec, found);
-    template(&spec, found);
+    selector_and_template(&spec, found);
     strategy(&spec.get("strategy"), found);
     found.not_negative(&spec.get("minReadySeconds"));
     found.not_negative(&spec.get("revisionHistoryLimit"));
@@ -82,31 +80,35 @@ fn replica_set(object: &At<'_>, found: &mut Findings) {
     let spec = object.get("spec");
     found.not_negative(&spec.get("replicas"));
     found.not_negative(&spec.get("minReadySeconds"));
-    selector(&spec, found);
-    template(&spec, found);
+    selector_and_template(&spec, found);
 }
 
-fn selector(spec: &At<'_>, found: &mut Findings) {
+fn selector_and_template(spec: &At<'_>, found: &mut Findings) {
     let selector = spec.get("selector");
-    if !selector.present() {
-        return found.required(&selector, "");
+    if selector.present() {
+        let mut wrong = Findings::default();
+        meta::label_selector(&selector, &mut wrong);
+        let usable = wrong.is_empty();
+        wrong.into_errors().into_iter().for_each(|error| found.push(error));
+        if selector.get("matchLabels").is_empty() && selector.get("matchExpressions").is_empty() {
+            found.invalid(&selector, "empty selector is invalid for deployment");
+        }
+        if !usable {
+            return found.invalid(&selector, "invalid label selector");
+        }
+    } else {
+        found.required(&selector, "");
     }
-    meta::label_selector(&selector, found);
-    if selector.get("matchLabels").is_empty() && selector.get("matchExpressions").is_empty() {
-        found.invalid(&selector, "empty selector is invalid for deployment");
-    }
+    template(spec, found);
 }
 
 fn template(spec: &At<'_>, found: &mut Findings) {
     let (template, selector) = (spec.get("template"), spec.get("selector"));
-    if !template.present() {
-        return found.required(&template, "");
-    }
     let labels = template.get("metadata").get("labels");
     let empty = selector.get("matchLabels").is_empty() && selector.get("matchExpressions").is_empty();
-    if !empty && !meta::selects(&selector, &labels) {
-        let shown = if labels.present() { labels.value().clone() } else { serde_json::json!({}) };
-        found.invalid_value(&labels, shown, "`selector` does not match template `labels`");
+    // No selector at all selects nothing, an empty one everything.
+    if !selector.present() || (!empty && !meta::selects(&selector, &labels)) {
+        found.invalid(&labels, "`selector` does not match template `labels`");
     }
     pod::validate::template(&template, found);
     let policy = template.get("spec").get("restartPolicy");

@@ -37,4 +37,6 @@ fn rules(rules: super::strategy::rules::Rules) -> Arc<dyn super::Strategy> {
 }
 
 #[cfg(test)]
+mod parity;
+#[cfg(test)]
 mod tests;

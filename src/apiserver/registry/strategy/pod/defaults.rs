@@ -3,14 +3,16 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::registry::strategy::fill::{each, fill, fill_zero, object_at, unset, within};
+use crate::registry::strategy::fill::{
+    each, fill, fill_zero, object_at, quantities, quantity, unset, within, within_made,
+};
 
 /// Octal 0644.
 const FILE_MODE: i64 = 420;
 const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
 pub fn pod(object: &mut Value) {
-    within(object, "spec", |spec| {
+    within_made(object, "spec", |spec| {
         pod_spec(spec);
         for list in ["containers", "initContainers"] {
             each(spec, list, requests_from_limits);
@@ -27,7 +29,7 @@ pub fn pod(object: &mut Value) {
 
 /// A `PodTemplateSpec`.
 pub fn template(template: &mut Value) {
-    within(template, "spec", pod_spec);
+    within_made(template, "spec", pod_spec);
 }
 
 fn pod_spec(spec: &mut Value) {
@@ -45,6 +47,8 @@ fn pod_spec(spec: &mut Value) {
         spec["serviceAccount"] = account.into();
     }
     each(spec, "volumes", volume);
+    within(spec, "resources", resources);
+    quantities(spec, "overhead");
     for list in CONTAINER_LISTS {
         each(spec, list, container);
     }
@@ -57,6 +61,7 @@ fn container(container: &mut Value) {
     fill(container, "terminationMessagePath", "/dev/termination-log");
     fill(container, "terminationMessagePolicy", "File");
     fill(container, "resources", json!({}));
+    within(container, "resources", resources);
     each(container, "ports", |port| fill(port, "protocol", "TCP"));
     each(container, "env", |variable| {
         within(variable, "valueFrom", |source| {
@@ -108,8 +113,14 @@ fn field_ref(selector: &mut Value) {
     fill(selector, "apiVersion", "v1");
 }
 
+fn resources(resources: &mut Value) {
+    quantities(resources, "requests");
+    quantities(resources, "limits");
+}
+
 fn resource_field_ref(selector: &mut Value) {
     fill(selector, "divisor", "0");
+    quantity(selector, "divisor");
 }
 
 fn volume(volume: &mut Value) {
@@ -128,6 +139,7 @@ fn volume(volume: &mut Value) {
             within(projection, "downwardAPI", |api| each(api, "items", downward_item));
         });
     });
+    within(volume, "emptyDir", |source| quantity(source, "sizeLimit"));
     within(volume, "hostPath", |source| {
         if source.is_object() && source.get("type").is_none_or(Value::is_null) {
             source["type"] = "".into();
@@ -145,7 +157,10 @@ fn volume(volume: &mut Value) {
     });
     within(volume, "ephemeral", |source| {
         within(source, "volumeClaimTemplate", |claim| {
-            within(claim, "spec", |spec| fill(spec, "volumeMode", "Filesystem"));
+            within(claim, "spec", |spec| {
+                fill(spec, "volumeMode", "Filesystem");
+                within(spec, "resources", resources);
+            });
         });
     });
 }

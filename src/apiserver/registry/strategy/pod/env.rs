@@ -18,6 +18,23 @@ const ENV_FIELDS: [&str; 9] = [
 ];
 pub(super) const VOLUME_FIELDS: [&str; 5] =
     ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
+/// All fields that the downward API knows, here or elsewhere.
+const KNOWN_FIELDS: [&str; 14] = [
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.phase",
+    "status.podIP",
+    "status.podIPs",
+];
 const RESOURCES: [&str; 6] = [
     "limits.cpu",
     "limits.ephemeral-storage",
@@ -92,6 +109,10 @@ pub(super) fn field_ref(at: &At<'_>, allowed: &[&str], found: &mut Findings) {
         }
         Some((map, _)) => {
             found.invalid_value(at, map, "does not support subscript");
+        }
+        None if !KNOWN_FIELDS.contains(&path.text()) => {
+            let detail = format!("error converting fieldPath: field label not supported: {}", path.text());
+            found.invalid(&path, &detail);
         }
         None if !allowed.contains(&path.text()) => found.not_supported(&path, allowed),
         None => {}

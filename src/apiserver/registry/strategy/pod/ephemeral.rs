@@ -12,9 +12,12 @@ pub const EPHEMERAL_CONTAINERS: Rules = Rules {
     prepare_update: |new, old| {
         let added = new["spec"]["ephemeralContainers"].take();
         *new = old.clone();
-        if !added.is_null() {
-            new["spec"]["ephemeralContainers"] = added;
-        }
+        super::super::fill::within(new, "spec", |spec| {
+            super::super::fill::remove(spec, "ephemeralContainers");
+            if !added.is_null() {
+                spec["ephemeralContainers"] = added;
+            }
+        });
         super::defaults::pod(new);
     },
     validate: validate::pod,

@@ -8,7 +8,7 @@ use crate::registry::strategy::at::At;
 use crate::registry::strategy::findings::{Findings, POSITIVE};
 use crate::registry::strategy::meta;
 
-pub(super) const TAINT_EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
+const TAINT_EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 pub(super) fn all(spec: &At<'_>, found: &mut Findings) {
     meta::labels(&spec.get("nodeSelector"), found);
@@ -127,8 +127,9 @@ fn pod_term(term: &At<'_>, found: &mut Findings) {
     let key = term.get("topologyKey");
     if key.is_empty() {
         found.required(&key, "can not be empty");
-    } else {
-        found.complaints(&key, names::qualified_name(key.text()));
+    }
+    for complaint in names::qualified_name(key.text()) {
+        found.invalid_value(&key, key.text(), &complaint);
     }
 }
 
@@ -181,8 +182,7 @@ fn node_selector_term(term: &At<'_>, found: &mut Findings) {
 }
 
 fn spread(list: &At<'_>, found: &mut Findings) {
-    let mut seen = BTreeSet::new();
-    for constraint in list.items() {
+    for (i, constraint) in list.items().enumerate() {
         let (skew, key, action) =
             (constraint.get("maxSkew"), constraint.get("topologyKey"), constraint.get("whenUnsatisfiable"));
         if skew.int().unwrap_or_default() <= 0 {
@@ -197,7 +197,11 @@ fn spread(list: &At<'_>, found: &mut Findings) {
                 &["DoNotSchedule", "ScheduleAnyway"],
             );
         }
-        if !seen.insert((key.text(), action.text())) {
+        let same = |other: &At<'_>| {
+            (other.get("topologyKey").text(), other.get("whenUnsatisfiable").text())
+                == (key.text(), action.text())
+        };
+        if list.items().skip(i + 1).any(|other| same(&other)) {
             let pair = format!("{{{}, {}}}", key.text(), action.text());
             found.duplicate_value(&constraint.get("{topologyKey, whenUnsatisfiable}"), pair);
         }

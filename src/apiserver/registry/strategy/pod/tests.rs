@@ -1,1 +1,88 @@
-//! Pods as users write them, right and wrong.
+//! What becomes of pods when they are deleted, resized and debugged.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::registry::Strategy;
+
+fn running() -> Value {
+    let mut pod = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"nodeName": "n", "containers": [
+        {"name": "a", "image": "x", "resources": {"requests": {"cpu": "1"}}}]}});
+    PODS.defaults(&mut pod);
+    PODS.prepare_create(&mut pod);
+    pod["status"]["phase"] = "Running".into();
+    pod
+}
+
+#[test]
+fn a_running_pod_gets_the_time_that_it_asks_for() {
+    let deletion = |pod: &Value, asked: Option<i64>| {
+        PODS.deletion(pod, &DeleteOptions { grace_period_seconds: asked, ..DeleteOptions::default() })
+    };
+    let mut pod = running();
+    assert_eq!(deletion(&pod, None), Deletion::Graceful { seconds: 30 });
+    assert_eq!(deletion(&pod, Some(5)), Deletion::Graceful { seconds: 5 });
+    assert_eq!(deletion(&pod, Some(-1)), Deletion::Graceful { seconds: 1 });
+    assert_eq!(deletion(&pod, Some(0)), Deletion::Now);
+    pod["status"]["phase"] = "Succeeded".into();
+    assert_eq!(deletion(&pod, None), Deletion::Now);
+    pod["status"]["phase"] = "Pending".into();
+    pod["spec"]["nodeName"] = "".into();
+    assert_eq!(deletion(&pod, None), Deletion::Now);
+}
+
+#[test]
+fn a_debug_container_is_added_and_stays() {
+    let old = running();
+    let mut new = old.clone();
+    new["spec"]["hostname"] = "changed".into();
+    new["spec"]["ephemeralContainers"] = json!([{"name": "debug", "image": "busybox"}]);
+    EPHEMERAL_CONTAINERS.prepare_update(&mut new, &old);
+    assert_eq!(EPHEMERAL_CONTAINERS.validate_update(&new, &old), Vec::new());
+    assert_eq!(new["spec"].get("hostname"), None);
+    assert_eq!(new["spec"]["ephemeralContainers"][0]["imagePullPolicy"], "Always");
+    let mut without = old;
+    EPHEMERAL_CONTAINERS.prepare_update(&mut without, &new);
+    let errors = EPHEMERAL_CONTAINERS.validate_update(&without, &new);
+    assert!(errors[0].detail.contains("may not be removed"), "{errors:?}");
+}
+
+#[test]
+fn a_resize_changes_cpu_and_memory_within_the_class() {
+    let old = running();
+    let mut new = old.clone();
+    new["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "2".into();
+    new["spec"]["containers"][0]["image"] = "y".into();
+    RESIZE.prepare_update(&mut new, &old);
+    assert_eq!(RESIZE.validate_update(&new, &old), Vec::new());
+    assert_eq!(new["spec"]["containers"][0]["image"], "x");
+    new["spec"]["containers"][0]["resources"] = json!({});
+    assert!(!RESIZE.validate_update(&new, &old).is_empty());
+}
+
+#[test]
+fn a_status_keeps_what_only_others_may_change() {
+    let mut old = running();
+    old["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    let mut new = old.clone();
+    new["metadata"].as_object_mut().unwrap().remove("deletionTimestamp");
+    new["status"] = json!({"phase": "Running", "podIP": "10.0.0.1", "hostIPs": [{"ip": "192.0.2.1"}]});
+    PODS.prepare_status(&mut new, &old);
+    assert_eq!(new["metadata"]["deletionTimestamp"], "2026-01-01T00:00:00Z");
+    assert_eq!(new["status"]["podIPs"], json!([{"ip": "10.0.0.1"}]));
+    assert_eq!(new["status"]["hostIP"], "192.0.2.1");
+    assert_eq!(new["status"]["qosClass"], "Burstable");
+}
+
+#[test]
+fn a_name_that_is_no_label_is_warned_of() {
+    let mut pod = running();
+    pod["metadata"]["name"] = "web.1".into();
+    assert!(PODS.warnings(&pod, None)[0].starts_with("metadata.name: this is used in the Pod's hostname"));
+    pod["spec"]["containers"][0]["env"] = json!([{"name": "A"}, {"name": "A"}]);
+    let warnings = PODS.warnings(&pod, None);
+    assert_eq!(
+        warnings[1],
+        "spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply"
+    );
+}

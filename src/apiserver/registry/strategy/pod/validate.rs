@@ -63,8 +63,8 @@ fn pod_spec(spec: &At<'_>, found: &mut Findings) {
     };
     containers::all(spec, &around, found);
     host_network_ports(spec, found);
-    found.one_of(&spec.get("restartPolicy"), &["Always", "Never", "OnFailure"]);
-    found.one_of(&spec.get("dnsPolicy"), &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]);
+    found.one_of(&spec.get("restartPolicy"), &["Always", "OnFailure", "Never"]);
+    found.one_of(&spec.get("dnsPolicy"), &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
     security::pod(spec, found);
     scheduling::all(spec, found);
     dns(spec, found);
@@ -122,7 +122,7 @@ fn named(spec: &At<'_>, found: &mut Findings) {
     if !grace.present() {
         found.required(&grace, "");
     }
-    found.one_of_if_any(&spec.get("preemptionPolicy"), &["Never", "PreemptLowerPriority"]);
+    found.one_of_if_any(&spec.get("preemptionPolicy"), &["PreemptLowerPriority", "Never"]);
 }
 
 fn dns(spec: &At<'_>, found: &mut Findings) {

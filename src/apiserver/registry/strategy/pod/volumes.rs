@@ -52,8 +52,10 @@ fn one_source(name: &str, at: &At<'_>, found: &mut Findings) {
     match name {
         "hostPath" => {
             need(at, &["path"], found);
-            no_backsteps(&at.get("path"), found);
-            found.one_of_if_any(&at.get("type"), &HOST_PATH_TYPES);
+            if !at.get("path").is_empty() {
+                no_backsteps(&at.get("path"), found);
+                found.one_of_if_any(&at.get("type"), &HOST_PATH_TYPES);
+            }
         }
         "secret" => {
             need(at, &["secretName"], found);
@@ -158,10 +160,13 @@ fn projected(at: &At<'_>, found: &mut Findings) {
             found.forbidden(&source, "may not specify more than 1 volume type per source");
         }
         for (name, _) in present {
-            projection(name, &source.get(name), found);
-            for path in projected_paths(name, &source.get(name)) {
+            let projected = source.get(name);
+            projection(name, &projected, at, found);
+            for path in projected_paths(name, &projected) {
                 if !path.is_empty() && !paths.insert(path.to_owned()) {
-                    found.invalid_value(at, path, "conflicting duplicate paths");
+                    let own = projected.get("name").text();
+                    let shown = if own.is_empty() { path } else { own };
+                    found.invalid_value(at, shown, "conflicting duplicate paths");
                 }
             }
         }
@@ -175,7 +180,8 @@ fn projected_paths<'a>(name: &str, at: &At<'a>) -> Vec<&'a str> {
     }
 }
 
-fn projection(name: &str, at: &At<'_>, found: &mut Findings) {
+/// `volume` is the whole projected volume: upstream names it for the path of a token.
+fn projection(name: &str, at: &At<'_>, volume: &At<'_>, found: &mut Findings) {
     match name {
         "secret" | "configMap" => {
             need(at, &["name"], found);
@@ -194,7 +200,9 @@ fn projection(name: &str, at: &At<'_>, found: &mut Findings) {
             if expires.int().is_some_and(|seconds| seconds > 1 << 32) {
                 found.invalid(&expires, "may not specify a duration larger than 2^32 seconds");
             }
-            need(at, &["path"], found);
+            if at.get("path").is_empty() {
+                found.required(&volume.get("path"), "");
+            }
         }
         "clusterTrustBundle" => {
             let (own, signer) = (at.get("name"), at.get("signerName"));

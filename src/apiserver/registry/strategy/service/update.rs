@@ -87,6 +87,9 @@ pub(super) fn drop_what_the_type_lost(new: &mut Value, old: &Value) {
             fill::each(&mut new["spec"], "ports", |port| fill::remove(port, "nodePort"));
         }
     }
+    if new["spec"]["type"] == "ExternalName" {
+        fill::remove(&mut new["spec"], "internalTrafficPolicy");
+    }
     if new["spec"]["type"] != "LoadBalancer" && new["status"].is_object() {
         new["status"]["loadBalancer"] = serde_json::json!({});
     }
@@ -95,7 +98,8 @@ pub(super) fn drop_what_the_type_lost(new: &mut Value, old: &Value) {
 pub(super) fn validate(new: &At<'_>, old: &At<'_>, found: &mut Findings) {
     let (spec, before) = (new.get("spec"), old.get("spec"));
     let external = |spec: &At<'_>| spec.get("type").text() == "ExternalName";
-    if !external(&spec) && !external(&before) && !(is_headless(new.value()) && is_headless(old.value())) {
+    let both_headless = is_headless(new.value()) && is_headless(old.value());
+    if !external(&spec) && !external(&before) && !both_headless {
         lists(&spec, &before, "clusterIPs", "primary clusterIP can not be unset", found);
         lists(&spec, &before, "ipFamilies", "primary ipFamily can not be unset", found);
     }

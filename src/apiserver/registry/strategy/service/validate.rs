@@ -233,7 +233,7 @@ fn address_list(many: &At<'_>, families: &At<'_>, found: &mut Findings) {
         let (is, expected) = (Family::of(address).word(), families.index(i).text());
         if !expected.is_empty() && is != expected {
             let detail = format!("expected an {expected} value as indicated by `ipFamilies[{i}]`");
-            found.invalid_value(&ip, many.value().clone(), &detail);
+            found.invalid(&ip, &detail);
         }
     }
 }

@@ -22,19 +22,23 @@ pub enum PatchError {
     SetElementOrder,
     #[error("lists of lists are not supported")]
     ListOfLists,
-    #[error("map: {item} does not contain declared merge key: {key}")]
+    #[error("map: {} does not contain declared merge key: {key}", go_text(item))]
     NoMergeKey { item: Value, key: String },
     #[error("cannot merge lists without merge key for {field}")]
     UnkeyedList { field: String },
-    #[error("list element types are not identical: {items}")]
+    #[error("list element types are not identical: {}", go_text(items))]
     MixedList { items: Value },
     #[error("expected a {expected}, but received a {found}")]
     WrongType { expected: &'static str, found: &'static str },
-    #[error("unknown patch type: {directive} in map: {item}")]
+    #[error("unknown patch type: {} in map: {}", go_text(directive), go_text(item))]
     UnknownDirective { directive: Value, item: Value },
     #[error("merging lists cannot yet be specified in the patch")]
     MergeInList,
-    #[error("The order in patch list:\n{list}\n doesn't match $setElementOrder list:\n{order}\n")]
+    #[error(
+        "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+        go_text(list),
+        go_text(order)
+    )]
     OrderMismatch { list: Value, order: Value },
     #[error("unable to find api field in struct {owner} for the json field {field:?}")]
     UnknownField { owner: String, field: String },
@@ -56,6 +60,25 @@ impl PatchError {
             | Self::MergeInList
             | Self::OrderMismatch { .. }
             | Self::UnknownField { .. } => 500,
+        }
+    }
+}
+
+/// A value as Go prints it (`%v`): `map[containers:[map[name:a]]]`.
+pub fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".into(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_text).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Object(fields) => {
+            let mut fields: Vec<String> =
+                fields.iter().map(|(name, value)| format!("{name}:{}", go_text(value))).collect();
+            fields.sort_unstable();
+            format!("map[{}]", fields.join(" "))
         }
     }
 }

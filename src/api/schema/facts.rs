@@ -146,6 +146,8 @@ impl Entry {
 
 /// ` ports []ContainerPort~ #6 keys=containerPort,protocol merge=containerPort`
 fn parse_field(line: &'static str, package: &str) -> Option<Field> {
+    let (line, values) =
+        line.split_once(" enum=").map_or((line, None), |(line, values)| (line, Some(values)));
     let mut words = line.trim_start().split(' ');
     let name = words.next()?;
     let shape = words.next()?;
@@ -154,6 +156,7 @@ fn parse_field(line: &'static str, package: &str) -> Option<Field> {
     let mut field = Field {
         required: marks.contains('!'),
         drops_zero: marks.contains('~'),
+        values: values.into_iter().flat_map(|values| values.split(',')).map(Name::from).collect(),
         ..Field::new(name, parse_shape(shape, package)?)
     };
     for fact in words {

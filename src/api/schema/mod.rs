@@ -47,6 +47,8 @@ pub struct Field {
     /// Server-side apply replaces the map or object in this field as a whole.
     pub atomic: bool,
     pub default: Option<Box<Value>>,
+    /// The values that there are, if they are counted: told in OpenAPI, checked by validation. Of a list: its items'.
+    pub values: Vec<Name>,
     pub patch: Patch,
     /// The protobuf tag, and before it the tags of messages around it that JSON does not show. Empty if the field is
     /// not in the message (`kind`, `apiVersion`) or the type has no protobuf form.
@@ -140,6 +142,7 @@ impl Field {
             nullable: false,
             atomic: false,
             default: None,
+            values: Vec::new(),
             patch: Patch::default(),
             tags: Vec::new(),
         }

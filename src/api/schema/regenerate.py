@@ -4,10 +4,11 @@
     python3 src/api/schema/regenerate.py [VERSION] > src/api/schema/facts.txt       (VERSION: 1.36.3)
 
 Needs Python 3.11 and Go (`go mod download` fetches the modules, read-only). Deterministic: the same
-version gives the same bytes. Two sources, joined by the field's JSON name:
+version gives the same bytes. Three sources, joined by the field's JSON name:
 
   api/openapi-spec/v3/*.json of k8s.io/kubernetes   names, types, required, list and map types, merge keys, defaults
   types*.go of k8s.io/api and its siblings          `omitempty`, pointers, protobuf tags (through inlined structs)
+  pkg/generated/openapi of k8s.io/kubernetes        enumerations, which the published documents lack
 
 Only generally available versions (v1, v2) are kept. facts.txt opens with the legend of its lines.
 """
@@ -32,6 +33,7 @@ LEGEND = """\
 #   merge      strategic merge of a list of scalars; `merge=key`: of a list of objects
 #   retain     patch strategy retainKeys   replace   patch strategy replace
 #   default=x  default in JSON, unless it is the zero value
+#   enum=a,b   the values that there are (of a list: that its items have); to the end of the line
 """
 
 PREFIXES = [
@@ -114,6 +116,19 @@ def go_fields(packages, package, struct, path=""):
     return fields
 
 
+def enumerations(generated):
+    """{(package, struct, field): [value]} of the OpenAPI that upstream's server is built with."""
+    found, package, struct, field = {}, "", "", ""
+    for line in generated.read_text().splitlines():
+        if opened := re.match(r"func schema_(k8sio_api|pkg_apis)_(\w+)_(v\d\w*)_(\w+)\(", line):
+            package, struct = f"{opened[2]}.{opened[3]}", opened[4]
+        elif opened := re.match(r'\t{5}"(\w+)": \{', line):
+            field = opened[1]
+        elif values := re.search(r"Enum:\s+\[\]interface\{\}\{(.*)\},", line):
+            found[package, struct, field] = json.loads(f"[{values[1]}]")
+    return found
+
+
 # --- OpenAPI
 
 
@@ -163,7 +178,7 @@ def shape(schema, package):
     return FORMATS[schema["type"], schema.get("format")]
 
 
-def field_facts(schema, number):
+def field_facts(schema, number, enum):
     facts = [f"#{number}"] if number else []
     listing = schema.get("x-kubernetes-list-type")
     if listing == "set":
@@ -182,6 +197,8 @@ def field_facts(schema, number):
         facts.append("replace")
     if schema.get("default") not in (None, "", 0, False, {}, []):
         facts.append("default=" + json.dumps(schema["default"], separators=(",", ":")))
+    if enum:
+        facts.append("enum=" + ",".join(enum))
     return facts
 
 
@@ -192,7 +209,7 @@ def kinds(name, schema):
     return [f"{kind['group']}/{kind['version']}/{kind['kind']}" for kind in found]
 
 
-def render(name, schema, packages):
+def render(name, schema, packages, enums):
     package, _, struct = short(name).rpartition(".")
     head = [short(name), *kinds(name, schema)]
     if schema.get("x-kubernetes-map-type") == "atomic":
@@ -206,21 +223,22 @@ def render(name, schema, packages):
             text.startswith(("[]", "{}")) or text in FORMATS.values() and text != "time"
         )
         mark = ("!" if field in schema.get("required", []) else "") + ("~" if omits and droppable else "")
-        lines.append(" ".join([f" {field} {text}{mark}", *field_facts(property, number)]))
+        lines.append(" ".join([f" {field} {text}{mark}", *field_facts(property, number, enums.get((package, struct, field)))]))
     return lines
 
 
 def main():
     version = sys.argv[1] if len(sys.argv) > 1 else "1.36.3"
     staging = "v0" + version.removeprefix("1")
-    spec = module("k8s.io/kubernetes", f"v{version}") / "api/openapi-spec/v3"
+    kubernetes = module("k8s.io/kubernetes", f"v{version}")
+    enums = enumerations(kubernetes / "pkg/generated/openapi/zz_generated.openapi.go")
     homes = {
         "": module("k8s.io/api", staging),
         "meta": module("k8s.io/apimachinery", staging) / "pkg/apis/meta",
         "apiextensions": module("k8s.io/apiextensions-apiserver", staging) / "pkg/apis/apiextensions",
         "apiregistration": module("k8s.io/kube-aggregator", staging) / "pkg/apis/apiregistration",
     }
-    found = {name: schema for name, schema in definitions(spec).items() if kept(name)}
+    found = {name: schema for name, schema in definitions(kubernetes / "api/openapi-spec/v3").items() if kept(name)}
     packages = {}
     for name in found:
         package = short(name).rpartition(".")[0]
@@ -230,7 +248,7 @@ def main():
         packages[package] = packages[package] or go_package(directory)
     print(LEGEND.format(version=version), end="")
     for name in sorted(found, key=short):
-        print("\n".join(render(name, found[name], packages)))
+        print("\n".join(render(name, found[name], packages, enums)))
 
 
 main()

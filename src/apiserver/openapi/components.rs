@@ -45,7 +45,7 @@ impl<'d> Components<'d> {
     ) -> Self {
         let mut kinds: HashMap<String, Vec<Kind>> = HashMap::new();
         for (kind, r#type) in schema::kinds() {
-            if is_served(kind.0, kind.1) {
+            if is_served(kind.0, kind.1) || kind.0 == "*" {
                 kinds.entry(r#type.name().to_string()).or_default().push(kind);
             }
         }
@@ -80,7 +80,8 @@ impl<'d> Components<'d> {
 
     fn object(&mut self, r#type: &Type, name: &str) -> Value {
         let mut schema = json!({"type": "object"});
-        describe(&mut schema, self.texts.of_type(name));
+        let list = name.ends_with("List").then(|| format!("{} is a list of objects.", r#type.bare_name()));
+        describe(&mut schema, self.texts.of_type(name).or(list.as_deref()));
         let mut properties = Map::new();
         for field in &r#type.fields {
             properties.insert(field.name.to_string(), self.field(field, name));
@@ -100,14 +101,25 @@ impl<'d> Components<'d> {
             schema["x-kubernetes-preserve-unknown-fields"] = true.into();
         }
         if let Some(kinds) = self.kinds.get(r#type.name.as_ref()) {
-            let told = kinds.iter().map(|(group, version, kind)| kind_of(group, version, kind));
+            // What is in every group and version is told as the core group's.
+            let told = kinds.iter().map(|kind| match kind {
+                ("*", _, kind) => kind_of("", "v1", kind),
+                (group, version, kind) => kind_of(group, version, kind),
+            });
             schema["x-kubernetes-group-version-kind"] = told.collect();
         }
         schema
     }
 
     fn field(&mut self, field: &Field, owner: &str) -> Value {
-        let mut schema = self.shape(&field.shape);
+        let mut schema = match &field.shape {
+            Shape::Any => self.loose(&field.name, owner),
+            shape => self.shape(shape),
+        };
+        if !field.values.is_empty() {
+            let counted = if schema.get("items").is_some() { &mut schema["items"] } else { &mut schema };
+            counted["enum"] = field.values.iter().map(AsRef::as_ref).collect();
+        }
         let text = self.texts.of_field(owner, &field.name).or_else(|| self.common_text(&field.name, owner));
         if self.dialect == Dialect::V3 && schema.get("$ref").is_some() {
             // Beside a reference nothing is read.
@@ -137,15 +149,31 @@ impl<'d> Components<'d> {
 
     /// Lists have no texts of their own; these fields are the same everywhere.
     fn common_text(&self, field: &str, owner: &str) -> Option<&'d str> {
-        let everywhere =
-            matches!(field, "apiVersion" | "kind") || owner.ends_with("List") && field == "metadata";
-        everywhere.then(|| self.texts.of_field("io.k8s.api.core.v1.Pod", field)).flatten()
+        let is_list = owner.ends_with("List");
+        match field {
+            "items" if is_list => Some("The objects of the list."),
+            "metadata" if is_list => Some("Standard list metadata."),
+            "apiVersion" | "kind" => self.texts.of_field("io.k8s.api.core.v1.Pod", field),
+            _ => None,
+        }
+    }
+
+    /// A field of which nothing is known; upstream has names for some.
+    fn loose(&mut self, field: &str, owner: &str) -> Value {
+        let object = json!({"type": "object"});
+        if field == "fieldsV1" {
+            self.refer_plain("io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1", object)
+        } else if owner.starts_with("io.k8s.api.") || owner.starts_with("io.k8s.apimachinery.") {
+            self.refer_plain("io.k8s.apimachinery.pkg.runtime.RawExtension", object)
+        } else {
+            json!({"x-kubernetes-preserve-unknown-fields": true})
+        }
     }
 
     fn shape(&mut self, shape: &Shape) -> Value {
         match shape {
             Shape::Scalar(scalar) => self.scalar(*scalar),
-            Shape::Any => json!({"type": "object"}),
+            Shape::Any => json!({"x-kubernetes-preserve-unknown-fields": true}),
             Shape::Object(r#type) => self.refer(r#type),
             Shape::Map(value) => json!({"type": "object", "additionalProperties": self.shape(value)}),
             Shape::List(item, kind) => {

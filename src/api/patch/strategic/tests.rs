@@ -195,7 +195,7 @@ fn an_order_that_contradicts_its_list_is_refused() {
     refuses(
         json!({"containers": [{"name": "a"}]}),
         json!({"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "b"}]}),
-        "The order in patch list:\n[{\"name\":\"b\"}]\n doesn't match $setElementOrder list:\n[{\"name\":\"a\"}]\n",
+        "The order in patch list:\n[map[name:b]]\n doesn't match $setElementOrder list:\n[map[name:a]]\n",
     );
 }
 
@@ -205,18 +205,14 @@ fn patches_that_make_no_sense_are_refused() {
     refuses(
         spec(),
         json!({"containers": [{"image": "x"}]}),
-        r#"map: {"image":"x"} does not contain declared merge key: name"#,
+        r#"map: map[image:x] does not contain declared merge key: name"#,
     );
     refuses(
         spec(),
         json!({"containers": [{"name": "a", "$patch": "burn"}]}),
-        r#"unknown patch type: "burn" in map: {"$patch":"burn","name":"a"}"#,
+        r#"unknown patch type: burn in map: map[$patch:burn name:a]"#,
     );
-    refuses(
-        spec(),
-        json!({"containers": ["a"]}),
-        r#"list element types are not identical: [{"name":"a"},"a"]"#,
-    );
+    refuses(spec(), json!({"containers": ["a"]}), r#"list element types are not identical: [map[name:a] a]"#);
     refuses(
         spec(),
         json!({"$setElementOrder/containers": "a"}),

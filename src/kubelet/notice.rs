@@ -72,7 +72,12 @@ impl<R: Runtime> Notice<R> {
     fn tell(&self, event: &RuntimeEvent) -> bool {
         debug!(?event, "runtime event");
         match event.pod.clone().or_else(|| self.bells.owner(&event.container)) {
-            Some(uid) => self.bells.look(&uid),
+            Some(uid) => {
+                if event.exited {
+                    self.bells.exited(&uid, &event.container);
+                }
+                self.bells.look(&uid)
+            }
             None => false,
         }
     }

@@ -41,7 +41,8 @@ fn from_containerd(envelope: &Envelope) -> Option<RuntimeEvent> {
         "/containers/delete" => ContainerRef::decode(bytes).ok()?.id,
         _ => TaskRef::decode(bytes).ok()?.container_id,
     };
-    Some(RuntimeEvent { pod: None, container })
+    let exited = envelope.topic == "/tasks/exit";
+    Some(RuntimeEvent { pod: None, container, exited })
 }
 
 pub(super) fn of_cri(
@@ -54,6 +55,7 @@ pub(super) fn of_cri(
                 .as_ref()
                 .and_then(|sandbox| labels::pod_of(&sandbox.labels))
                 .map(|(uid, _)| uid),
+            exited: event.container_event_type() == cri::ContainerEventType::ContainerStoppedEvent,
             container: event.container_id,
         })
         .boxed()

@@ -149,7 +149,7 @@ impl FakeRuntime {
     }
 
     fn tell(&self, uid: &PodUid, id: &str) {
-        let event = RuntimeEvent { pod: Some(uid.clone()), container: id.to_string() };
+        let event = RuntimeEvent { pod: Some(uid.clone()), container: id.to_string(), exited: false };
         drop(self.events.send(event));
     }
 

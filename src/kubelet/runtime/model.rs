@@ -275,4 +275,6 @@ pub struct ExecOutput {
 pub struct RuntimeEvent {
     pub pod: Option<PodUid>,
     pub container: String,
+    /// It has ended, whatever its status still says: containerd tells of an exit before it has noted it.
+    pub exited: bool,
 }

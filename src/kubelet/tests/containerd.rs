@@ -6,7 +6,14 @@ mod support;
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{ContainerStatus, Node as NodeObject, Pod, PodStatus},
+};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
 use kubelet::{
     KubeletConfig,
     agent::{self, Parts},
@@ -145,4 +152,81 @@ async fn a_pod_runs_survives_a_restart_of_the_agent_and_goes() {
     eventually("nothing is left", async || runtime.list().await.unwrap().is_empty().then_some(())).await;
     assert!(agent.events.reasons("web-node-1").contains(&"Killing".to_string()));
     agent.stop().await;
+}
+
+/// By hand: `KUBELET_TEST_KUBECONFIG=… cargo test -p kubelet -- --ignored`, in the network of any API server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs an API server whose kubeconfig KUBELET_TEST_KUBECONFIG names"]
+async fn a_pod_of_an_api_server_is_run_shown_and_deleted() {
+    let kubeconfig = std::env::var("KUBELET_TEST_KUBECONFIG").expect("KUBELET_TEST_KUBECONFIG");
+    let node = Node::start();
+    let scope = Scope::root("kubelet");
+    let kubeconfig = client::Kubeconfig::load(kubeconfig.as_ref()).unwrap();
+    let (client, _) = client::connect(kubeconfig.endpoint(None).unwrap(), &scope).unwrap();
+    let mut config = (*node.config).clone();
+    config.node_ips = vec!["127.0.0.1".parse().unwrap()];
+    let events = Arc::new(client::Recorder::new(client.clone(), "kubelet", Some("node-1"), &scope));
+    let (inner, for_agent) = (scope.clone(), client.clone());
+    scope.spawn("agent", async move {
+        let plant = |_: &agent::Seeds| {
+            (Arc::new(Bare), Arc::new(NoProbes) as Arc<dyn kubelet::worker::ports::Probes>)
+        };
+        agent::run_with(config, Some(for_agent), events, &inner, plant).await.unwrap();
+    });
+    let nodes: Api<NodeObject> = Api::all(client.clone());
+    eventually("the node is ready", async || {
+        let node = nodes.get_opt("node-1").await.unwrap()?;
+        let conditions = node.status?.conditions?;
+        conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True").then_some(())
+    })
+    .await;
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
+    eventually("the lease is owned by the node", async || {
+        leases.get_opt("node-1").await.unwrap()?.metadata.owner_references
+    })
+    .await;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
+    let pod = serde_json::json!({"metadata": {"name": "web"}, "spec": {
+        "nodeName": "node-1", "hostNetwork": true, "terminationGracePeriodSeconds": 1,
+        "initContainers": [{"name": "i", "image": BUSYBOX, "command": ["true"]}],
+        "containers": [{"name": "c", "image": BUSYBOX}],
+    }});
+    let began = std::time::Instant::now();
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    eventually("the pod is ready", async || {
+        let status = pods.get("web").await.unwrap().status?;
+        status.conditions?.iter().any(|it| it.type_ == "Ready" && it.status == "True").then_some(())
+    })
+    .await;
+    eprintln!("create to Ready: {:?}", began.elapsed());
+    let broken = serde_json::json!({"metadata": {"name": "broken"}, "spec": {
+        "nodeName": "node-1", "hostNetwork": true, "containers": [{"name": "c", "image": "127.0.0.1:1/none:1"}],
+    }});
+    pods.create(&PostParams::default(), &serde_json::from_value(broken).unwrap()).await.unwrap();
+    eventually("the pull backs off", async || {
+        let status = pods.get("broken").await.unwrap().status?;
+        let waiting = status.container_statuses?.pop()?.state?.waiting?;
+        (waiting.reason? == "ImagePullBackOff").then_some(())
+    })
+    .await;
+    let mirror = node.write("fixed", &format!("{{hostNetwork: true, terminationGracePeriodSeconds: 1, containers: [{{name: c, image: '{BUSYBOX}'}}]}}"));
+    eventually("the mirror is shown running", async || {
+        let pod = pods.get_opt("fixed-node-1").await.unwrap()?;
+        let hash = pod.metadata.annotations?.remove("kubernetes.io/config.mirror")?;
+        (hash == mirror.as_str() && pod.status?.phase? == "Running").then_some(())
+    })
+    .await;
+    let began = std::time::Instant::now();
+    for name in ["web", "broken"] {
+        pods.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    node.remove("fixed");
+    eventually("all pods are gone", async || {
+        pods.list(&Default::default()).await.unwrap().items.is_empty().then_some(())
+    })
+    .await;
+    eprintln!("delete to gone: {:?}", began.elapsed());
+    let runtime = node.runtime();
+    eventually("nothing is left", async || runtime.list().await.unwrap().is_empty().then_some(())).await;
+    assert!(scope.close(Duration::from_secs(10)).await);
 }

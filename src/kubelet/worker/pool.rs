@@ -74,6 +74,13 @@ impl Bells {
         bell.is_some()
     }
 
+    /// A container or sandbox of this pod is said to have ended: the worker looks until it sees that.
+    pub fn exited(&self, uid: &PodUid, id: &str) {
+        if let Some(bell) = self.bells.lock().get(uid) {
+            bell.exits.lock().insert(id.to_string(), 0);
+        }
+    }
+
     pub fn own<'a>(&self, uid: &PodUid, ids: impl Iterator<Item = &'a str>) {
         let mut owners = self.owners.lock();
         for id in ids {

@@ -1,10 +1,15 @@
 //! The loop of one pod: wake, observe, publish, decide, and one job at a time.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use lifecycle::{Guarded, Panicked, Scope};
+use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -33,6 +38,10 @@ const REFRESH: Duration = Duration::from_secs(60);
 /// A pull or a pass that is announced by a wake; this only covers a lost one.
 const LOST_WAKE: Duration = Duration::from_secs(60);
 
+/// After 5 ms, 10 ms, and so on for 5 s in all.
+const FIRST_LOOK: Duration = Duration::from_micros(2500);
+const MOST_LOOKS: u32 = 10;
+
 /// What the pool tells a worker. Only the newest counts.
 #[derive(Clone, Debug)]
 pub(super) struct Mail {
@@ -48,6 +57,8 @@ pub(super) struct Bell {
     pub(super) look: Notify,
     /// Look again, and try again what failed: what it waited for may be there.
     pub(super) retry: Notify,
+    /// What is said to have ended, and how often it was looked for in vain.
+    pub(super) exits: Mutex<HashMap<String, u32>>,
 }
 
 pub(super) struct Worker<R: Runtime, P: PodResources> {
@@ -278,6 +289,7 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
                 return;
             }
         };
+        self.look_for_exits(&observed);
         if removed || pod.metadata.deletion_timestamp.is_some() {
             self.turn(Event::EndAsked { why: Why::Deleted, grace_seconds: pods::grace_seconds(&pod) });
         }
@@ -303,6 +315,24 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
         } else if matches!(&self.state, PodState::Finished(ending) if ending.why == Why::Deleted) && !removed
         {
             self.tools.statuses.delete(&pod);
+        }
+    }
+
+    /// containerd tells of an exit before it has noted it: what was said to have ended, and still seems to live, is
+    /// looked at again soon.
+    fn look_for_exits(&mut self, observed: &PodObservation) {
+        let lives = |id: &str| {
+            observed.containers.iter().any(|it| it.id.as_str() == id && it.may_run())
+                || observed.sandboxes.iter().any(|it| it.id.as_str() == id && it.ready)
+        };
+        let mut exits = self.bell.exits.lock();
+        exits.retain(|id, tries| {
+            *tries += 1;
+            *tries <= MOST_LOOKS && lives(id)
+        });
+        if let Some(tries) = exits.values().min() {
+            let soon = Instant::now() + FIRST_LOOK * 2u32.pow(*tries);
+            self.wake_at = Some(self.wake_at.map_or(soon, |other| other.min(soon)));
         }
     }
 

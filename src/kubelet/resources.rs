@@ -74,7 +74,7 @@ fn hugepages(container: &Container) -> Vec<(String, u64)> {
 }
 
 /// `2MB`, as the kernel names the cgroup file.
-fn kernel_size(bytes: i64) -> String {
+pub(crate) fn kernel_size(bytes: i64) -> String {
     let units = [("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)];
     let fits = units.iter().find(|(_, unit)| bytes >= *unit && bytes % unit == 0);
     fits.map_or_else(|| format!("{bytes}B"), |(name, unit)| format!("{}{name}", bytes / unit))

@@ -24,7 +24,7 @@ type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
 /// Hands each request to the test, which answers it.
 #[derive(Clone)]
-struct Played(mpsc::UnboundedSender<(String, oneshot::Sender<Answer>)>);
+struct Played(mpsc::Sender<(String, oneshot::Sender<Answer>)>);
 
 impl Service<Request<Body>> for Played {
     type Response = Answer;
@@ -41,7 +41,7 @@ impl Service<Request<Body>> for Played {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         use futures_util::{TryFutureExt, future::Either};
         let (tx, rx) = oneshot::channel();
-        match self.0.send((request.uri().to_string(), tx)) {
+        match self.0.try_send((request.uri().to_string(), tx)) {
             Ok(()) => Either::Left(rx.map_err(BoxError::from as fn(_) -> _)),
             Err(_) => Either::Right(std::future::ready(Err("the test is over".into()))),
         }
@@ -49,23 +49,23 @@ impl Service<Request<Body>> for Played {
 }
 
 struct Server {
-    requests: mpsc::UnboundedReceiver<(String, oneshot::Sender<Answer>)>,
+    requests: mpsc::Receiver<(String, oneshot::Sender<Answer>)>,
     store: Store<ConfigMap>,
     scope: Scope,
 }
 
 /// The test's end of one watch.
-struct Watch(mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>);
+struct Watch(mpsc::Sender<Result<Frame<Bytes>, BoxError>>);
 
 impl Watch {
     fn send(&self, event: &Value) {
-        self.0.send(Ok(Frame::data(Bytes::from(format!("{event}\n"))))).unwrap();
+        self.0.try_send(Ok(Frame::data(Bytes::from(format!("{event}\n"))))).unwrap();
     }
 }
 
 impl Server {
     fn start() -> Self {
-        let (tx, requests) = mpsc::unbounded_channel();
+        let (tx, requests) = mpsc::channel(64);
         let scope = Scope::root("test");
         let cache = Cache::new(from_service(Played(tx)), &scope);
         Self { requests, store: cache.store(), scope }
@@ -85,7 +85,7 @@ impl Server {
     async fn on_watch(&mut self) -> (String, Watch) {
         let (uri, answer) = self.request().await;
         assert!(uri.contains("watch=true"), "expected a watch, got {uri}");
-        let (tx, mut rx) = mpsc::unbounded_channel();
+        let (tx, mut rx) = mpsc::channel(64);
         let stream = futures_util::stream::poll_fn(move |cx| rx.poll_recv(cx));
         let body = StreamBody::new(stream).boxed_unsync();
         answer.send(Response::new(body)).unwrap();
@@ -283,7 +283,7 @@ async fn a_cancelled_scope_ends_the_reflectors() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_request_ends_with_an_error_and_a_watch_does_not() {
-    let (tx, mut requests) = mpsc::unbounded_channel();
+    let (tx, mut requests) = mpsc::channel(64);
     let client = from_service(Played(tx));
     let api: kube::Api<ConfigMap> = kube::Api::namespaced(client.clone(), "ns");
     let error = api.get("a").await.unwrap_err().to_string();

@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(status.conditions.as_ref().unwrap().last().unwrap().type_, "Ready");
         let text = |list: &Option<BTreeMap<String, Text>>, name: &str| list.as_ref().unwrap()[name].0.clone();
         assert_eq!(text(&status.capacity, "memory"), "1048576Ki");
-        assert_eq!(text(&status.allocatable, "memory"), "946176Ki");
+        assert_eq!(text(&status.allocatable, "memory"), "924Mi");
         assert_eq!(text(&status.allocatable, "ephemeral-storage"), "943718400");
         assert_eq!(text(&status.capacity, "hugepages-2Mi"), "0");
         assert_eq!(status.node_info.unwrap().container_runtime_version, "containerd://1.6.20");

@@ -196,3 +196,7 @@ fn stop_signal(container: &Container) -> i32 {
     let name = asked.unwrap_or_default().replace('+', "PLUS").replace('-', "MINUS");
     cri::Signal::from_str_name(&name).unwrap_or_default().into()
 }
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod tests;

@@ -109,7 +109,8 @@ fn judge(
     if let Some(failed) = inputs.failed {
         phase = "Failed";
         (reason, message) = (Some(failed.reason.clone()), Some(failed.message.clone()));
-    } else if deadline.is_some_and(|deadline| deadline <= inputs.now) && !is_terminal(Some(phase)) {
+    } else if deadline.is_some_and(|deadline| deadline <= inputs.now) {
+        // However its containers end from here on.
         phase = "Failed";
         reason = Some("DeadlineExceeded".into());
         message = Some("Pod was active on the node longer than the specified deadline".into());

@@ -1,3 +1,208 @@
 //! Tables for pod status.
 
+use serde_json::{Value, json};
+
 use super::*;
+use crate::{
+    pods::container_hash,
+    runtime::{ContainerState, Exit, ObservedContainer, Sandbox},
+};
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap()
+}
+
+fn pod(spec: Value) -> Pod {
+    let pod = json!({"metadata": {"name": "p", "namespace": "d", "uid": "u", "generation": 1}, "spec": spec});
+    serde_json::from_value(pod).unwrap()
+}
+
+fn one(policy: &str) -> Pod {
+    pod(json!({"restartPolicy": policy, "containers": [{"name": "c", "image": "i"}]}))
+}
+
+fn container(name: &str, attempt: u32, state: ContainerState) -> ObservedContainer {
+    let spec = k8s_openapi::api::core::v1::Container { name: name.into(), ..Default::default() };
+    ObservedContainer {
+        id: format!("{name}{attempt}").as_str().into(),
+        sandbox: "s".into(),
+        name: name.into(),
+        attempt,
+        hash: Some(container_hash(&spec)),
+        created_at: at(1),
+        state,
+        image: "i".into(),
+        image_id: "sha256:i".into(),
+        log_path: Default::default(),
+    }
+}
+
+fn running() -> ContainerState {
+    ContainerState::Running { started_at: at(2) }
+}
+
+fn exited(code: i32) -> ContainerState {
+    let reason = if code == 0 { "Completed" } else { "Error" };
+    ContainerState::Exited(Exit {
+        code,
+        reason: reason.into(),
+        message: String::new(),
+        started_at: Some(at(2)),
+        finished_at: at(3),
+    })
+}
+
+fn observed(containers: Vec<ObservedContainer>) -> PodObservation {
+    let sandbox = Sandbox {
+        id: "s".into(),
+        attempt: 0,
+        ready: true,
+        created_at: at(1),
+        ips: vec![[10, 0, 0, 7].into()],
+        host_network: false,
+    };
+    let mut observed = PodObservation { sandboxes: vec![sandbox], containers };
+    observed.sort();
+    observed
+}
+
+struct Case {
+    pod: Pod,
+    observed: PodObservation,
+    waiting: BTreeMap<String, Waiting>,
+    previous: Option<PodStatus>,
+    ending: bool,
+    now: i64,
+}
+
+impl Case {
+    fn new(pod: Pod, containers: Vec<ObservedContainer>) -> Case {
+        Case {
+            pod,
+            observed: observed(containers),
+            waiting: BTreeMap::new(),
+            previous: None,
+            ending: false,
+            now: 10,
+        }
+    }
+
+    fn generate(&self) -> Generated {
+        generate(&Inputs {
+            pod: &self.pod,
+            previous: self.previous.as_ref(),
+            observed: &self.observed,
+            readings: &[],
+            waiting: &self.waiting,
+            failed: None,
+            ending: self.ending,
+            host_ips: &["192.168.0.1".parse().unwrap()],
+            runtime_name: "containerd",
+            now: at(self.now),
+        })
+    }
+
+    fn phase(&self) -> String {
+        self.generate().status.phase.unwrap()
+    }
+}
+
+#[test]
+fn a_running_pod_is_shown_as_upstream_shows_it() {
+    let status =
+        Case::new(one("Always"), vec![container("c", 1, running()), container("c", 0, exited(1))]).generate();
+    insta::assert_json_snapshot!(status.status);
+}
+
+#[test]
+fn a_new_pod_waits_for_its_init_containers() {
+    let pod = pod(
+        json!({"initContainers": [{"name": "i", "image": "i"}], "containers": [{"name": "c", "image": "i"}]}),
+    );
+    let status = Case::new(pod, vec![container("i", 0, running())]).generate().status;
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    let waiting = status.container_statuses.unwrap()[0].state.clone().unwrap().waiting.unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("PodInitializing"));
+    let initialized = status.conditions.unwrap().into_iter().find(|it| it.type_ == "Initialized").unwrap();
+    assert_eq!(initialized.message.as_deref(), Some("containers with incomplete status: [i]"));
+}
+
+#[test]
+fn the_phase_follows_the_containers_and_the_policy() {
+    for (policy, states, expected) in [
+        ("Always", vec![exited(0)], "Running"),
+        ("OnFailure", vec![exited(0)], "Succeeded"),
+        ("OnFailure", vec![exited(1)], "Running"),
+        ("Never", vec![exited(0)], "Succeeded"),
+        ("Never", vec![exited(1)], "Failed"),
+        ("Never", vec![running()], "Running"),
+        ("Never", vec![ContainerState::Created], "Pending"),
+        ("Never", vec![], "Pending"),
+    ] {
+        let containers = states.iter().map(|state| container("c", 0, state.clone())).collect();
+        assert_eq!(Case::new(one(policy), containers).phase(), expected, "{policy} {states:?}");
+    }
+}
+
+#[test]
+fn a_crash_loop_waits_with_its_last_end_beside_it() {
+    let mut case = Case::new(one("Always"), vec![container("c", 2, exited(3))]);
+    let why = Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 10s".into() };
+    case.waiting.insert("c".into(), why);
+    let status = case.generate().status;
+    let shown = status.container_statuses.unwrap().remove(0);
+    assert_eq!(shown.state.unwrap().waiting.unwrap().reason.as_deref(), Some("CrashLoopBackOff"));
+    assert_eq!(shown.last_state.unwrap().terminated.unwrap().exit_code, 3);
+    assert_eq!((status.phase.as_deref(), shown.restart_count), (Some("Running"), 2));
+}
+
+#[test]
+fn a_terminal_phase_is_shown_only_when_nothing_runs_and_never_left() {
+    let mut pod = one("Never");
+    pod.spec.as_mut().unwrap().active_deadline_seconds = Some(5);
+    let mut case = Case::new(pod, vec![container("c", 0, running())]);
+    let first = case.generate();
+    assert_eq!((first.status.phase.as_deref(), first.next), (Some("Running"), Some(at(15))));
+    case.previous = Some(first.status);
+    case.now = 15;
+    let late = case.generate();
+    assert!(late.completed);
+    assert_eq!(late.status.phase.as_deref(), Some("Running"), "its container still runs");
+    case.previous = Some(late.status);
+    case.observed = observed(vec![container("c", 0, exited(0))]);
+    let ended = case.generate().status;
+    assert_eq!((ended.phase.as_deref(), ended.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
+    case.previous = Some(ended);
+    case.observed = observed(vec![container("c", 0, running())]);
+    assert_eq!(case.phase(), "Failed");
+}
+
+#[test]
+fn a_pod_that_was_ended_before_it_ran_has_failed() {
+    let mut case = Case::new(one("Always"), vec![]);
+    case.ending = true;
+    assert_eq!(case.phase(), "Failed");
+}
+
+#[test]
+fn what_was_removed_from_the_runtime_is_shown_as_it_was() {
+    let mut case = Case::new(one("Never"), vec![container("c", 0, exited(7))]);
+    case.previous = Some(case.generate().status);
+    case.observed = PodObservation::default();
+    let status = case.generate().status;
+    assert_eq!(status.container_statuses.unwrap()[0].state.clone().unwrap().terminated.unwrap().exit_code, 7);
+    assert_eq!(status.pod_ip.as_deref(), Some("10.0.0.7"));
+}
+
+#[test]
+fn a_container_that_cannot_be_found_is_told_of_and_counted() {
+    let mut case = Case::new(one("Always"), vec![container("c", 0, running())]);
+    case.previous = Some(case.generate().status);
+    case.observed = PodObservation::default();
+    let shown = case.generate().status.container_statuses.unwrap().remove(0);
+    let last = shown.last_state.unwrap().terminated.unwrap();
+    assert_eq!(
+        (last.exit_code, last.reason.as_deref(), shown.restart_count),
+        (137, Some("ContainerStatusUnknown"), 1)
+    );
+}

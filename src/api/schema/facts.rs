@@ -169,6 +169,7 @@ fn note(field: &mut Field, fact: &'static str) {
     match fact.split_once('=') {
         Some(("keys", keys)) => set_list(field, ListKind::Map(keys.split(',').map(Name::from).collect())),
         Some(("merge", key)) => field.patch.merge = Some(Merge::Key(key.into())),
+        Some(("via", embedded)) => field.via = embedded.into(),
         Some(("default", json)) => field.default = serde_json::from_str(json).ok().map(Box::new),
         _ if fact.starts_with('#') => {
             field.tags = fact[1..].split('.').filter_map(|tag| tag.parse().ok()).collect();

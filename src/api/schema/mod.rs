@@ -53,6 +53,8 @@ pub struct Field {
     /// The protobuf tag, and before it the tags of messages around it that JSON does not show. Empty if the field is
     /// not in the message (`kind`, `apiVersion`) or the type has no protobuf form.
     pub tags: Vec<u16>,
+    /// The embedded structs that hold it in Go, joined by dots: part of the path in complaints about a wrong type.
+    pub via: Name,
 }
 
 /// What a field holds.
@@ -145,6 +147,7 @@ impl Field {
             values: Vec::new(),
             patch: Patch::default(),
             tags: Vec::new(),
+            via: "".into(),
         }
     }
 }

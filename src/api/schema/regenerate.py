@@ -29,6 +29,7 @@ LEGEND = """\
 # `apiextensions.` and `apiregistration.` for those of their servers. A shape names a type of the same package
 # without the package; `[]` is a list, `{{}}` a map. Facts of a field:
 #   #n         protobuf tag; `#2.5` is field 5 of the message in field 2, which JSON does not show
+#   via=T      in Go it is a field of the embedded struct T, which JSON does not show
 #   set, keys=a,b   list type (atomic if neither); `atomic` after a map or an object: replaced as a whole by apply
 #   merge      strategic merge of a list of scalars; `merge=key`: of a list of objects
 #   retain     patch strategy retainKeys   replace   patch strategy replace
@@ -97,9 +98,9 @@ def go_package(directory):
     return structs
 
 
-def go_fields(packages, package, struct, path=""):
-    """{JSON name: (Go type, omitempty, protobuf path)}, through inlined structs. `path` is None for what is no
-    part of the message."""
+def go_fields(packages, package, struct, path="", via=()):
+    """{JSON name: (Go type, omitempty, protobuf path, inlined structs around it)}, through inlined structs. `path` is
+    None for what is no part of the message."""
     fields = {}
     for _, go_type, tag in packages[package].get(struct, []):
         name, *options = (re.search(r'json:"([^"]*)"', tag) or ["", "-"])[1].split(",")
@@ -109,10 +110,10 @@ def go_fields(packages, package, struct, path=""):
             owner, _, inner = go_type.lstrip("*").rpartition(".")
             home = {"": package, "metav1": "meta.v1", "v1": "core.v1"}.get(owner, package)
             # TypeMeta has no number: its fields are told around the message.
-            fields |= go_fields(packages, home, inner, number and f"{number}.")
+            fields |= go_fields(packages, home, inner, number and f"{number}.", (*via, inner))
         elif name != "-":
             zero = bool({"omitempty", "omitzero"} & set(options))
-            fields.setdefault(name, (go_type, zero, number))
+            fields.setdefault(name, (go_type, zero, number, via))
     return fields
 
 
@@ -178,8 +179,10 @@ def shape(schema, package):
     return FORMATS[schema["type"], schema.get("format")]
 
 
-def field_facts(schema, number, enum):
+def field_facts(schema, number, via, enum):
     facts = [f"#{number}"] if number else []
+    if via and via != ("TypeMeta",):
+        facts.append("via=" + ".".join(via))
     listing = schema.get("x-kubernetes-list-type")
     if listing == "set":
         facts.append("set")
@@ -218,12 +221,12 @@ def render(name, schema, packages, enums):
     go = go_fields(packages, package, struct)
     for field, property in sorted(schema.get("properties", {}).items()):
         text = shape(property, package)
-        go_type, omits, number = go.get(field, ("", False, ""))
+        go_type, omits, number, via = go.get(field, ("", False, "", ()))
         droppable = not go_type.startswith("*") and (
             text.startswith(("[]", "{}")) or text in FORMATS.values() and text != "time"
         )
         mark = ("!" if field in schema.get("required", []) else "") + ("~" if omits and droppable else "")
-        lines.append(" ".join([f" {field} {text}{mark}", *field_facts(property, number, enums.get((package, struct, field)))]))
+        lines.append(" ".join([f" {field} {text}{mark}", *field_facts(property, number, via, enums.get((package, struct, field)))]))
     return lines
 
 

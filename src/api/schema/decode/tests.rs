@@ -89,6 +89,11 @@ fn a_wrong_type_is_told_as_go_tells_it_before_any_unknown_field() {
              string",
         ),
         (
+            json!({"spec": {"template": {"spec": {"volumes": [{"configMap": 1}]}}}}),
+            "json: cannot unmarshal number into Go struct field Volume.spec.template.spec.volumes.VolumeSource.configMap \
+             of type v1.ConfigMapVolumeSource",
+        ),
+        (
             json!({"metadata": {"labels": {"a": true}}}),
             "json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.labels of type string",
         ),

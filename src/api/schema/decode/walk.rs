@@ -23,7 +23,7 @@ const MAX_STRICT_ERRORS: usize = 100;
 pub(super) struct Walk<'t> {
     /// `spec.containers[0].image`
     path: String,
-    /// `spec.containers.image`: fields of structs only, as Go's errors have it.
+    /// `spec.volumes.VolumeSource.configMap`: fields of structs only, embedded ones told, as Go's errors have it.
     go_path: String,
     /// The innermost type whose field is being read.
     owner: Option<&'t Type>,
@@ -71,8 +71,12 @@ impl<'t> Walk<'t> {
         None
     }
 
-    fn in_field<R>(&mut self, owner: &'t Type, name: &str, read: impl FnOnce(&mut Self) -> R) -> R {
+    fn in_field<R>(&mut self, owner: &'t Type, field: &Field, read: impl FnOnce(&mut Self) -> R) -> R {
+        let name = &field.name;
         let go_length = self.go_path.len();
+        if !field.via.is_empty() {
+            push_name(&mut self.go_path, &field.via);
+        }
         push_name(&mut self.go_path, name);
         let outer = self.owner.replace(owner);
         let result = self.in_key(name, read);
@@ -139,7 +143,7 @@ impl<'w, 't> Node<'w, 't> {
                 walk.note("duplicate", &name);
             }
             let value = walk
-                .in_field(owner, &name, |walk| map.next_value_seed(Node { walk, shape: &field.shape }))?
+                .in_field(owner, field, |walk| map.next_value_seed(Node { walk, shape: &field.shape }))?
                 .filter(|value| is_kept(field, value));
             match value {
                 Some(value) => out.insert(name, value),

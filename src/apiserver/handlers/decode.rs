@@ -45,6 +45,7 @@ impl Expected<'_> {
         validation: FieldValidation,
     ) -> Result<Decoded, ApiError> {
         let encoding = encoding(headers)?;
+        let body = &*super::protobuf::as_json(headers, body)?;
         self.check_type(body, encoding)?;
         let decoded = match self.r#type() {
             Some(known) => schema::decode(body, encoding, &known, validation),
@@ -129,6 +130,7 @@ impl Expected<'_> {
 /// DeleteOptions, which are in every group.
 pub(crate) fn delete_options(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
     let encoding = encoding(headers)?;
+    let body = &*super::protobuf::as_json(headers, body)?;
     let decoded = schema::decode::decode_untyped(body, encoding, FieldValidation::Warn)
         .map_err(|error| ApiError::bad_request(error.message("DeleteOptions", "v1", body)))?;
     match decoded.value["kind"].as_str() {
@@ -139,7 +141,8 @@ pub(crate) fn delete_options(headers: &HeaderMap, body: &[u8]) -> Result<Value, 
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
     match content_type(headers) {
-        "" | "application/json" => Ok(Encoding::Json),
+        // Protobuf has become JSON by then.
+        "" | "application/json" | super::protobuf::PROTOBUF => Ok(Encoding::Json),
         "application/yaml" => Ok(Encoding::Yaml),
         _ => Err(ApiError::unsupported_media_type(&ACCEPTED)),
     }
@@ -196,7 +199,7 @@ mod tests {
 
     #[test]
     fn other_formats_are_refused() {
-        let error = decode("application/vnd.kubernetes.protobuf", b"", FieldValidation::Warn).unwrap_err();
+        let error = decode("application/cbor", b"", FieldValidation::Warn).unwrap_err();
         assert_eq!(error.code, 415);
         assert_eq!(
             error.message,

@@ -18,6 +18,7 @@ mod objects;
 mod options;
 mod patch;
 mod prepare;
+mod protobuf;
 mod read;
 pub(crate) mod respond;
 mod scale;

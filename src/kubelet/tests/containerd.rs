@@ -154,6 +154,59 @@ async fn a_pod_runs_survives_a_restart_of_the_agent_and_goes() {
     agent.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_are_told_with_code_message_and_back_off() {
+    let node = Node::start();
+    let agent = Agent::start(&node.config);
+    let run = |script: &str, policy: &str, more: &str| {
+        format!(
+            "{{hostNetwork: true, restartPolicy: {policy}, terminationGracePeriodSeconds: 1, containers: [{{name: c, image: '{BUSYBOX}', command: [sh, -c, '{script}'] {more}}}]}}"
+        )
+    };
+    let told = node.write("told", &run("echo last words > /dev/termination-log; exit 3", "Never", ""));
+    let logged = node.write(
+        "logged",
+        &run("echo from the log; exit 4", "Never", ", terminationMessagePolicy: FallbackToLogsOnError"),
+    );
+    let crashing = node.write("crashing", &run("exit 5", "Always", ""));
+    let missing = node.write(
+        "missing",
+        &format!(
+            "{{hostNetwork: true, containers: [{{name: c, image: '{BUSYBOX}', command: [no-such-program]}}]}}"
+        ),
+    );
+
+    for (uid, code, message) in [(&told, 3, "last words\n"), (&logged, 4, "from the log\n")] {
+        let status =
+            agent.status(uid, "the pod fails", |status| status.phase.as_deref() == Some("Failed")).await;
+        let ended = container(&status, "c").unwrap().state.clone().unwrap().terminated.unwrap();
+        assert_eq!(
+            (ended.exit_code, ended.reason.as_deref(), ended.message.as_deref()),
+            (code, Some("Error"), Some(message))
+        );
+    }
+    let waits = |status: &PodStatus, reason: &str| {
+        let waiting = container(status, "c").and_then(|it| it.state.clone()?.waiting?.reason);
+        waiting.as_deref() == Some(reason)
+    };
+    let status =
+        agent.status(&crashing, "the crash loop waits", |status| waits(status, "CrashLoopBackOff")).await;
+    let shown = container(&status, "c").unwrap();
+    assert_eq!(shown.last_state.clone().unwrap().terminated.unwrap().exit_code, 5);
+    assert_eq!(shown.restart_count, 1, "the first restart is at once, the second waits");
+    let message = shown.state.clone().unwrap().waiting.unwrap().message.unwrap();
+    assert!(
+        message.starts_with("back-off 10s restarting failed container=c pod=crashing-node-1_default("),
+        "{message}"
+    );
+    agent
+        .status(&missing, "a program that is not there is told of", |status| {
+            waits(status, "RunContainerError") || waits(status, "CrashLoopBackOff")
+        })
+        .await;
+    agent.stop().await;
+}
+
 /// By hand: `KUBELET_TEST_KUBECONFIG=… cargo test -p kubelet -- --ignored`, in the network of any API server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs an API server whose kubeconfig KUBELET_TEST_KUBECONFIG names"]
@@ -194,8 +247,7 @@ async fn a_pod_of_an_api_server_is_run_shown_and_deleted() {
     let began = std::time::Instant::now();
     pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
     eventually("the pod is ready", async || {
-        let status = pods.get("web").await.unwrap().status?;
-        status.conditions?.iter().any(|it| it.type_ == "Ready" && it.status == "True").then_some(())
+        is_running(&pods.get("web").await.unwrap().status?).then_some(())
     })
     .await;
     eprintln!("create to Ready: {:?}", began.elapsed());

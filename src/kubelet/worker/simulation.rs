@@ -41,7 +41,7 @@ impl FlakyResources {
     fn fails(&self) -> bool {
         let mut calls = self.calls.lock();
         *calls += 1;
-        *calls % 7 == 0
+        calls.is_multiple_of(7)
     }
 }
 

@@ -8,16 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub const BUSYBOX: &str = "test.local/busybox:1";
+pub(crate) const BUSYBOX: &str = "test.local/busybox:1";
 
-pub struct Containerd {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Containerd {
+    pub(crate) dir: tempfile::TempDir,
     netns: String,
     process: Child,
 }
 
 impl Containerd {
-    pub fn start() -> Containerd {
+    pub(crate) fn start() -> Containerd {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let dir = tempfile::Builder::new().prefix("kubelet-test-").tempdir().unwrap();
         let netns = format!("kt-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -72,11 +72,11 @@ oom_score = 0
         containerd
     }
 
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("containerd.log")).unwrap_or_default()
     }
 

@@ -8,7 +8,7 @@ const APPLETS: [&str; 12] =
     ["sh", "sleep", "cat", "echo", "true", "false", "touch", "id", "ls", "httpd", "hostname", "wc"];
 
 /// Writes an archive that `ctr images import` takes, holding one image of busybox under `name`.
-pub fn write_busybox(archive: &Path, name: &str) {
+pub(crate) fn write_busybox(archive: &Path, name: &str) {
     let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
     let mut layer = Tar::default();
     for dir in ["bin/", "tmp/", "etc/", "proc/", "dev/"] {

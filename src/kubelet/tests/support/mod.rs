@@ -1,7 +1,7 @@
 //! What the tests of this folder share.
 
-pub mod containerd;
-pub mod image;
+pub(crate) mod containerd;
+pub(crate) mod image;
 
 use std::{
     net::IpAddr,
@@ -18,7 +18,7 @@ use kubelet::{
 use parking_lot::Mutex;
 
 /// No volumes, no cgroups; plain environment values.
-pub struct Bare;
+pub(crate) struct Bare;
 
 impl PodResources for Bare {
     async fn prepare(&self, _: &Arc<Pod>) -> Result<PreparedPod, PrepareError> {
@@ -47,7 +47,7 @@ impl PodResources for Bare {
 }
 
 /// Measures nothing.
-pub struct NoProbes;
+pub(crate) struct NoProbes;
 
 impl Probes for NoProbes {
     fn update(&self, _: &Arc<Pod>, _: &[Probed], _: bool) {}
@@ -61,7 +61,7 @@ impl Probes for NoProbes {
 
 /// Keeps events for the test to look at.
 #[derive(Default)]
-pub struct Heard(pub Mutex<Vec<(String, String, String)>>);
+pub(crate) struct Heard(pub(crate) Mutex<Vec<(String, String, String)>>);
 
 impl EventSink for Heard {
     fn event(&self, about: &ObjectReference, _: EventType, reason: &'static str, message: String) {
@@ -71,18 +71,18 @@ impl EventSink for Heard {
 }
 
 impl Heard {
-    pub fn reasons(&self, pod: &str) -> Vec<String> {
+    pub(crate) fn reasons(&self, pod: &str) -> Vec<String> {
         self.0.lock().iter().filter(|(name, ..)| name == pod).map(|(_, reason, _)| reason.clone()).collect()
     }
 }
 
 /// Waits for a state, up to a deadline; `None` is "not yet".
 #[track_caller]
-pub fn deadline() -> Instant {
+pub(crate) fn deadline() -> Instant {
     Instant::now() + Duration::from_secs(30)
 }
 
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = deadline();
     loop {
         if let Some(found) = look().await {

@@ -1,2 +1,89 @@
-//! The command line.
-fn main() {}
+//! The command line: which command, with which configuration, and the exit code.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+
+mod command;
+mod control_plane;
+mod identity;
+mod logging;
+mod person;
+mod wiring;
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+use command::{Command, CommandLine, Common};
+use config::{Config, ConfigError};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const DEFAULT_CONFIG: &str = "/etc/coracle/config.yaml";
+
+fn main() -> ExitCode {
+    // Every TLS user in the process takes its algorithms from here; a second provider would make them panic.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("coracle: the TLS provider was installed twice");
+        return ExitCode::FAILURE;
+    }
+    let command = CommandLine::parse().command;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("coracle: cannot start its threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(run(command));
+    // A thread that hangs in the kernel (a dead mount) must not keep the process.
+    runtime.shutdown_background();
+    match ended {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("coracle: {error:#}");
+            if error.downcast_ref::<ConfigError>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(common) => {
+            let config = load(&common)?;
+            logging::start(&config.logging)?;
+            wiring::up(config, stop_signal()?).await?;
+        }
+        Command::Status(asked) => return person::status(asked).await,
+        Command::Why(asked) => person::why(asked).await?,
+        Command::Doctor(asked) => return person::doctor(&asked),
+        Command::Apply(asked) => person::apply(asked).await?,
+        Command::Kubeconfig(common) => person::kubeconfig(&common)?,
+        Command::Reset(asked) => wiring::reset(load(&asked.common)?, asked.yes).await?,
+        Command::Completion { shell } => person::completion(shell),
+        Command::Version => person::version(),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The configuration that was named, or the machine's, or the defaults.
+fn load(common: &Common) -> Result<Config, ConfigError> {
+    match &common.config {
+        Some(file) => Config::load(file),
+        None if Path::new(DEFAULT_CONFIG).exists() => Config::load(Path::new(DEFAULT_CONFIG)),
+        None => Ok(Config::default()),
+    }
+}
+
+/// Resolves when somebody asks the process to end: systemd's SIGTERM, or Ctrl-C.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,101 @@
+//! The commands that a person types: each asks, and prints.
+#![expect(clippy::print_stdout, reason = "printing is what these commands are for")]
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::Context;
+use clap::CommandFactory;
+use cli::{apply, doctor, status, why};
+use client::{Client, Kubeconfig};
+use config::Config;
+use jiff::Timestamp;
+use lifecycle::Scope;
+
+use crate::{
+    command::{Apply, CommandLine, Common, Connection, Doctor, Status, Why},
+    load,
+};
+
+/// A client of the cluster that the arguments name. Its tasks end with the process.
+fn connect(connection: &Connection) -> anyhow::Result<Client> {
+    let file = match (&connection.kubeconfig, &connection.common.config) {
+        // A configuration that was named is meant, whatever the environment says.
+        (Some(file), None) => file.clone(),
+        (_, _) => load(&connection.common)?.admin_kubeconfig(),
+    };
+    let endpoint = Kubeconfig::load(&file)?.endpoint(None)?;
+    let (client, _reconnect) = client::connect(endpoint, &Scope::root("command"))?;
+    Ok(client)
+}
+
+fn is_alive(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
+pub(crate) async fn status(asked: Status) -> anyhow::Result<ExitCode> {
+    let report = match asked.wait {
+        None => status::report(&status::observe(&connect(&asked.connection)?).await?, Timestamp::now()),
+        Some(deadline) => {
+            let client =
+                async || connect(&asked.connection).map_err(|_| "the control plane to start".to_string());
+            let alive = || asked.while_pid.is_none_or(is_alive);
+            status::wait_ready(client, deadline, alive, |state| println!("    waiting for {state}")).await?
+        }
+    };
+    print!("{}", status::render(&report));
+    Ok(if report.unhealthy.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub(crate) async fn why(asked: Why) -> anyhow::Result<()> {
+    let subject = asked.object.parse()?;
+    let client = connect(&asked.connection)?;
+    let observed = why::observe(&client, &asked.namespace, &subject).await?;
+    print!("{}", why::tell(&observed, Timestamp::now()));
+    Ok(())
+}
+
+pub(crate) fn doctor(asked: &Doctor) -> anyhow::Result<ExitCode> {
+    let config = load(&asked.common)?;
+    let findings = doctor::examine(&doctor::observe(&questions(&config)));
+    print!("{}", doctor::Screen { findings: &findings, quiet: asked.quiet });
+    Ok(if doctor::is_broken(&findings) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+pub(crate) fn questions(config: &Config) -> doctor::Questions {
+    let bind = config.server.bind_address;
+    doctor::Questions {
+        runtime_socket: config.runtime.socket().to_path_buf(),
+        state_dir: config.state_dir.clone(),
+        ports: vec![(bind, config.server.port).into(), (bind, config.kubelet.port).into()],
+        node_ip: config.node.ip,
+    }
+}
+
+pub(crate) async fn apply(asked: Apply) -> anyhow::Result<()> {
+    let client = connect(&asked.connection)?;
+    let objects = apply::apply(&client, &asked.filename, |applied| println!("{applied}")).await?;
+    if let Some(deadline) = asked.wait {
+        apply::wait_available(&client, &objects, deadline).await?;
+    }
+    for url in apply::addresses(&client, &objects).await? {
+        println!("reachable at {url}");
+    }
+    Ok(())
+}
+
+pub(crate) fn kubeconfig(common: &Common) -> anyhow::Result<()> {
+    let file = load(common)?.admin_kubeconfig();
+    let text = std::fs::read_to_string(&file).with_context(|| {
+        format!("read {} (written by `coracle up` at its first start; needs root)", file.display())
+    })?;
+    print!("{text}");
+    Ok(())
+}
+
+pub(crate) fn completion(shell: clap_complete::Shell) {
+    clap_complete::generate(shell, &mut CommandLine::command(), "coracle", &mut std::io::stdout());
+}
+
+pub(crate) fn version() {
+    println!("coracle {} (Kubernetes v1.36)", env!("CARGO_PKG_VERSION"));
+}

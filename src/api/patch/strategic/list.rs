@@ -18,8 +18,10 @@ pub(super) fn merge(
     if uniform(original.iter().chain(&patch))? == Kind::Scalars {
         let was = original.clone();
         let mut merged = Vec::new();
+        let mut places = order::Places::default();
         for item in original.into_iter().chain(patch.iter().cloned()) {
-            if !merged.contains(&item) {
+            if places.get(&item).is_none() {
+                places.note(&item, merged.len());
                 merged.push(item);
             }
         }
@@ -85,6 +87,7 @@ fn obey_directives(
     key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let mut plain = Vec::new();
+    let mut unwanted = order::Places::default();
     let mut replace = false;
     for item in patch {
         let Some(directive) = item.get(DIRECTIVE) else {
@@ -92,15 +95,13 @@ fn obey_directives(
             continue;
         };
         match directive.as_str() {
-            Some("delete") => {
-                let unwanted = order::key_of(&item, key)?;
-                original.retain(|old| old.get(key) != Some(unwanted));
-            }
+            Some("delete") => unwanted.note(order::key_of(&item, key)?, 0),
             Some("replace") => replace = true,
             Some("merge") => return Err(PatchError::MergeInList),
             _ => return Err(PatchError::UnknownDirective { directive: directive.clone(), item }),
         }
     }
+    original.retain(|old| old.get(key).is_none_or(|id| unwanted.get(id).is_none()));
     Ok(if replace { (plain, Vec::new()) } else { (original, plain) })
 }
 
@@ -111,14 +112,23 @@ fn merge_by_key(
     key: &str,
     about: About<'_>,
 ) -> Result<Vec<Value>, PatchError> {
+    let mut places = order::Places::default();
+    for (at, item) in original.iter().enumerate() {
+        if let Some(value) = item.get(key) {
+            places.note(value, at);
+        }
+    }
     for item in patch {
         let value = order::key_of(&item, key)?;
-        let same = original.iter_mut().find(|old| old.get(key) == Some(value));
-        match (same, item) {
+        let at = places.get(value);
+        match (at.and_then(|at| original.get_mut(at)), item) {
             (Some(Value::Object(old)), Value::Object(change)) => {
                 *old = merge_objects(std::mem::take(old), change, about.items())?;
             }
-            (_, item) => original.extend(fresh(item)),
+            (_, item) => {
+                places.note(order::key_of(&item, key)?, original.len());
+                original.extend(fresh(item));
+            }
         }
     }
     Ok(original)

@@ -140,7 +140,8 @@ fn delete_from_list(original: &mut Fields, name: &str, unwanted: Value) -> Resul
         }
         (Some(Value::Array(items)), Value::Array(unwanted)) => {
             list::uniform(items.iter().chain(&unwanted))?;
-            items.retain(|item| !unwanted.contains(item));
+            let unwanted = order::Places::of(&unwanted, None)?;
+            items.retain(|item| unwanted.get(item).is_none());
         }
         _ => {}
     }

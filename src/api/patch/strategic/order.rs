@@ -3,6 +3,8 @@
 //! First counts the order that the patch asks for, then the order in the original (upstream's design "preserve order
 //! in strategic merge patch").
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::DIRECTIVE;
@@ -17,8 +19,26 @@ pub(super) fn key_of<'v>(item: &'v Value, key: &str) -> Result<&'v Value, PatchE
     item.get(key).ok_or_else(|| PatchError::NoMergeKey { item: item.clone(), key: key.to_string() })
 }
 
-fn identities<'v>(items: &'v [Value], key: Option<&str>) -> Result<Vec<&'v Value>, PatchError> {
-    items.iter().map(|item| identity(item, key)).collect()
+/// Where each item is first, by its identity: lists of a patch may be long.
+#[derive(Default)]
+pub(super) struct Places(HashMap<String, usize>);
+
+impl Places {
+    pub(super) fn of(items: &[Value], key: Option<&str>) -> Result<Self, PatchError> {
+        let mut places = Self::default();
+        for (at, item) in items.iter().enumerate() {
+            places.note(identity(item, key)?, at);
+        }
+        Ok(places)
+    }
+
+    pub(super) fn note(&mut self, id: &Value, at: usize) {
+        self.0.entry(id.to_string()).or_insert(at);
+    }
+
+    pub(super) fn get(&self, id: &Value) -> Option<usize> {
+        self.0.get(&id.to_string()).copied()
+    }
 }
 
 /// Items that `wanted` names come in its order, the others in the original's; the two are interleaved so that an other
@@ -29,16 +49,14 @@ pub(super) fn arrange(
     original: &[Value],
     key: Option<&str>,
 ) -> Result<Vec<Value>, PatchError> {
-    let wanted = identities(wanted, key)?;
-    let original = identities(original, key)?;
-    let place = |list: &[&Value], id: &Value| list.iter().position(|known| *known == id);
-
+    let wanted = Places::of(wanted, key)?;
+    let original = Places::of(original, key)?;
     let mut named = Vec::new();
     let mut others = Vec::new();
     for item in merged {
         let id = identity(&item, key)?;
-        let before = place(&original, id);
-        match place(&wanted, id) {
+        let before = original.get(id);
+        match wanted.get(id) {
             Some(at) => named.push((at, before, item)),
             None => others.push((before, item)),
         }
@@ -65,7 +83,8 @@ pub(super) fn check(patch: &[Value], order: &[Value], key: Option<&str>) -> Resu
     if patch.is_empty() || order.is_empty() {
         return Ok(());
     }
-    let mut rest = identities(order, key)?.into_iter();
+    let order_ids: Result<Vec<&Value>, PatchError> = order.iter().map(|item| identity(item, key)).collect();
+    let mut rest = order_ids?.into_iter();
     for item in patch.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
         let id = identity(item, key)?;
         if !rest.any(|known| known == id) {

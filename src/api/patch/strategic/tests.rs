@@ -268,6 +268,15 @@ fn rollout_restart_and_scale_and_set_image_and_label_do_what_kubectl_means() {
     );
 }
 
+#[test]
+fn long_lists_are_merged_in_time_that_grows_with_them() {
+    let names =
+        |from: usize| (from..from + 20_000).map(|n| json!({"name": format!("c{n}")})).collect::<Value>();
+    let patch = json!({"spec": {"containers": names(10_000), "$setElementOrder/containers": names(10_000)}});
+    let merged = strategic_merge(&pod(), json!({"spec": {"containers": names(0)}}), patch).unwrap();
+    assert_eq!(merged["spec"]["containers"].as_array().unwrap().len(), 30_000);
+}
+
 /// Pods, and patches of them, with directives here and there.
 fn any_pod() -> impl Strategy<Value = Value> {
     let name = prop::sample::select(vec!["a", "b", "c"]);

@@ -2,10 +2,12 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
+mod allocator;
 mod command;
 mod control_plane;
 mod identity;
 mod logging;
+mod node;
 mod person;
 mod wiring;
 
@@ -16,9 +18,6 @@ use clap::Parser;
 use command::{Command, CommandLine, Common};
 use config::{Config, ConfigError};
 use tokio::signal::unix::{SignalKind, signal};
-
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const DEFAULT_CONFIG: &str = "/etc/coracle/config.yaml";
 

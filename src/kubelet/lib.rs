@@ -23,6 +23,7 @@ pub mod node;
 mod notice;
 pub mod pods;
 pub mod probes;
+pub mod reset;
 mod resources;
 pub mod runtime;
 pub mod server;

@@ -6,6 +6,7 @@ use http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::patch::Patch;
 use crate::status::{ApiError, FieldError, GroupKind, quote};
 
 const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
@@ -56,16 +57,16 @@ impl Expected<'_> {
         Ok(decoded)
     }
 
-    /// Judges the outcome of a patch as if it had been sent; a mistake in it is the patch's.
+    /// Judges the outcome of a patch as if it had been sent; a mistake in it is the patch's, which is shown.
     pub(crate) fn conform_patched(
         &self,
         object: Value,
+        patch: &Patch,
         validation: FieldValidation,
     ) -> Result<Decoded, ApiError> {
         let Some(known) = self.r#type() else { return Ok(Decoded { value: object, warnings: Vec::new() }) };
-        let shown = object.to_string();
         let mut decoded = schema::conform(object, &known, validation).map_err(|error| {
-            let mistake = FieldError::invalid("patch", shown.as_str(), error.to_string());
+            let mistake = FieldError::invalid("patch", patch.shown(), error.to_string());
             ApiError::invalid(&GroupKind::default(), "", &[mistake])
         })?;
         self.name_type(&mut decoded.value);

@@ -49,6 +49,14 @@ impl Patch {
     }
 
     /// Applies to an object.
+    /// The patch in a complaint about it, as upstream prints it: Go's `%+v`.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Json(patch) => serde_json::to_string(patch).unwrap_or_default(),
+            Self::Merge(patch, _) | Self::Strategic(patch, _) => api::patch::go_text(patch),
+        }
+    }
+
     pub(crate) fn apply(&self, expected: &Expected<'_>, mut object: Value) -> Result<Value, ApiError> {
         match self {
             Self::Json(patch) => {

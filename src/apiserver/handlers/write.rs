@@ -105,7 +105,7 @@ pub(crate) async fn patch(api: &Api, call: &Call, body: Bytes) -> Result<Respons
         let mut new = old.clone();
         call.to_served(&mut new);
         let patched = patch.apply(&call.expected(), new)?;
-        let patched = call.expected().conform_patched(patched, options.field_validation)?;
+        let patched = call.expected().conform_patched(patched, &patch, options.field_validation)?;
         said.extend(patched.warnings);
         let mut new = patched.value;
         metadata::drop_server_side(&mut new);

@@ -1,5 +1,9 @@
 //! What proxy and network need from the kernel, over netlink: no process is started.
 //!
 //! - [`nft`]: nf_tables transactions as values, rendered as text (for people and tests) or as messages (for the kernel).
+//! - [`route`]: links, addresses, routes, neighbours and queueing of one network namespace, on a blocking socket.
+//! - [`namespace`]: network namespaces as files, entered on a thread of their own.
 
+pub mod namespace;
 pub mod nft;
+pub mod route;

@@ -1,1 +1,24 @@
-//! CNI runtime, the built-in pod network, node routes
+//! CNI runtime, the built-in pod network, node routes.
+//!
+//! ```text
+//!   runtime ──▶ coracle-cni (thin client) ──socket──▶ agent ──▶ provider ─┬─▶ built-in network ──▶ netlink
+//!                    │                                                     └─▶ chain of plugins ──▶ processes
+//!                    └── agent down: DEL by the same provider, in its own process
+//! ```
+//!
+//! - [`cni`] is the spec: messages, versions, an engine for plugin chains.
+//! - [`builtin`] is the network made in this process.
+//! - `provider.rs` is one of the two, as `settings.rs` keeps it on disk.
+//! - [`plugin`] is what the runtime starts; `server.rs` is what it talks to.
+//! - `task.rs` waits for the node's addresses, then offers the network to the runtime (`offer.rs`).
+//! - `routes/` leads to the pods of other nodes; `host.rs` changes sysctls and remembers what they were.
+//! - [`reset`] takes all of it away again.
+//!
+//! Invariants:
+//! - One writer of addresses: the agent. A plugin process only ever frees.
+//! - The runtime sees no network before ADD can succeed.
+//! - What is changed on the host is written down first, with what it was.
+
+pub mod builtin;
+pub mod cni;
+mod files;

@@ -1,0 +1,297 @@
+//! ADD, DEL, CHECK, GC and STATUS of the built-in network, in the order that a crash at any point leaves
+//! something that the next call, or the next start, puts right.
+//!
+//! Everything here blocks: call it on a worker.
+
+use std::{collections::BTreeSet, net::IpAddr, path::Path};
+
+use tracing::warn;
+
+use super::{
+    ipam::next_address,
+    model::{Record, Settings},
+    records::{Locked, RecordError, Records},
+    request,
+    rules::{self, RulesError},
+    wire::{self, WireError, Wired},
+};
+use crate::cni::{Attachment, AttachmentId, CniError, Code, Dns, Interface, Ip, NetworkResult, Route};
+
+/// The built-in network of this node. Cheap to make: what it knows is on disk and in the kernel.
+#[derive(Clone, Debug)]
+pub struct Builtin {
+    records: Records,
+    settings: Settings,
+}
+
+/// What a collection of leftovers removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Attachments whose containers are gone; their addresses are free again.
+    pub attachments: Vec<AttachmentId>,
+    /// Interfaces that no attachment owned.
+    pub interfaces: Vec<String>,
+}
+
+impl Builtin {
+    /// `state_dir` holds the folder `network` of this network's records.
+    #[must_use]
+    pub fn new(state_dir: &Path, settings: Settings) -> Self {
+        Self { records: Records::new(state_dir.join("network/attachments")), settings }
+    }
+
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Attaches a container, or finds it attached.
+    ///
+    /// # Errors
+    /// With code 11 where waiting may help. What was made until then stays until DEL.
+    pub fn add(&self, attachment: &Attachment) -> Result<NetworkResult, CniError> {
+        let host_ports = request::host_ports(&attachment.capabilities)?;
+        let bandwidth = request::bandwidth(&attachment.capabilities)?;
+        let record = {
+            let locked = self.records.lock().map_err(|error| record_failure(&error))?;
+            let mut all = locked.all().map_err(|error| record_failure(&error))?;
+            let known =
+                all.iter().position(|record| record.id == attachment.id).map(|index| all.remove(index));
+            let sequence = all.iter().map(|record| record.sequence).max().unwrap_or(0) + 1;
+            let addresses = match known.as_ref().filter(|known| self.fits(known)) {
+                Some(known) => known.addresses.clone(),
+                None => self.allocate(&locked, &mut all)?,
+            };
+            let record = Record {
+                id: attachment.id.clone(),
+                netns: attachment.netns.clone(),
+                addresses,
+                host_ports,
+                bandwidth,
+                sequence: known.as_ref().map_or(sequence, |known| known.sequence.max(sequence)),
+            };
+            locked.put(&record).map_err(|error| record_failure(&error))?;
+            record
+        };
+        let mtu = match self.settings.mtu {
+            Some(mtu) => mtu,
+            None => wire::uplink_mtu().map_err(|error| wire_failure(&error))?,
+        };
+        let wired = wire::attach(&record, mtu).map_err(|error| wire_failure(&error))?;
+        if !record.host_ports.is_empty() {
+            self.sync_host_ports(None)?;
+        }
+        Ok(result(&record, &wired))
+    }
+
+    /// Whether the addresses of a record are still the ones that a new one would have.
+    fn fits(&self, record: &Record) -> bool {
+        record.addresses.len() == self.settings.pod_cidrs.len()
+            && record.addresses.iter().all(|ip| self.settings.pod_cidrs.iter().any(|net| net.contains(ip)))
+    }
+
+    /// One address of each range. Where a range is full, first what containers that are gone still hold.
+    fn allocate(&self, locked: &Locked<'_>, all: &mut Vec<Record>) -> Result<Vec<IpAddr>, CniError> {
+        if self.settings.pod_cidrs.is_empty() {
+            return Err(CniError::new(Code::TRY_AGAIN_LATER, "this node has no pod addresses yet"));
+        }
+        if let Some(addresses) = self.pick(all) {
+            return Ok(addresses);
+        }
+        for orphan in all.extract_if(.., |record| wire::is_orphan(record)) {
+            self.release(locked, &orphan)?;
+        }
+        self.pick(all).ok_or_else(|| {
+            let ranges: Vec<String> = self.settings.pod_cidrs.iter().map(ToString::to_string).collect();
+            CniError::new(Code::TRY_AGAIN_LATER, format!("no address is free in {}", ranges.join(", ")))
+        })
+    }
+
+    fn pick(&self, all: &[Record]) -> Option<Vec<IpAddr>> {
+        let used: BTreeSet<IpAddr> = all.iter().flat_map(|record| record.addresses.iter().copied()).collect();
+        self.settings
+            .pod_cidrs
+            .iter()
+            .map(|net| {
+                let last = all.iter().rev().flat_map(|record| &record.addresses).find(|ip| net.contains(*ip));
+                next_address(*net, &used, last.copied())
+            })
+            .collect()
+    }
+
+    /// Detaches a container. Succeeds for what is not attached.
+    ///
+    /// # Errors
+    /// When the kernel refuses; DEL can be called again.
+    pub fn del(&self, id: &AttachmentId) -> Result<(), CniError> {
+        let Some(record) = self.records.get(id).map_err(|error| record_failure(&error))? else {
+            return Ok(());
+        };
+        wire::detach(&record).map_err(|error| wire_failure(&error))?;
+        if !record.host_ports.is_empty() {
+            self.sync_host_ports(Some(id))?;
+        }
+        let locked = self.records.lock().map_err(|error| record_failure(&error))?;
+        // The record goes last: until then its address is not given to another.
+        locked.remove(id).map(drop).map_err(|error| record_failure(&error))
+    }
+
+    /// Everything of an attachment whose container is gone.
+    fn release(&self, locked: &Locked<'_>, record: &Record) -> Result<(), CniError> {
+        wire::detach(record).map_err(|error| wire_failure(&error))?;
+        locked.remove(&record.id).map(drop).map_err(|error| record_failure(&error))
+    }
+
+    /// # Errors
+    /// With code 100, naming everything that is amiss.
+    pub fn check(&self, id: &AttachmentId) -> Result<(), CniError> {
+        let record = self.records.get(id).map_err(|error| record_failure(&error))?;
+        let Some(record) = record else {
+            return Err(CniError::new(
+                Code::UNKNOWN_CONTAINER,
+                format!("{} is not attached", id.container_id),
+            ));
+        };
+        let amiss = wire::check(&record).map_err(|error| wire_failure(&error))?;
+        if amiss.is_empty() {
+            return Ok(());
+        }
+        Err(CniError {
+            details: amiss.join("; "),
+            ..CniError::new(Code::CHECK_FAILED, "the attachment is not as it was made")
+        })
+    }
+
+    /// Whether ADD has a chance.
+    ///
+    /// # Errors
+    /// With code 50 where there are no addresses.
+    pub fn status(&self) -> Result<(), CniError> {
+        if self.settings.pod_cidrs.is_empty() {
+            return Err(CniError::new(Code::NOT_AVAILABLE, "this node has no pod addresses yet"));
+        }
+        Ok(())
+    }
+
+    /// Removes the attachments that are not in `valid`, and what belongs to none.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn gc(&self, valid: &[AttachmentId]) -> Result<Swept, CniError> {
+        let gone = |record: &Record| !valid.contains(&record.id);
+        self.sweep(gone)
+    }
+
+    /// Removes attachments whose namespaces are gone, and what belongs to none; makes the table what the rest
+    /// says. For the start, after which nothing of the time before is trusted.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn reconcile(&self) -> Result<Swept, CniError> {
+        let swept = self.sweep(wire::is_orphan)?;
+        let locked = self.records.lock().map_err(|error| record_failure(&error))?;
+        let all = locked.all().map_err(|error| record_failure(&error))?;
+        rules::rebuild(&self.settings, &all).map_err(|error| rules_failure(&error))?;
+        Ok(swept)
+    }
+
+    fn sweep(&self, gone: impl Fn(&Record) -> bool) -> Result<Swept, CniError> {
+        // Interfaces before records: an interface made in between has its record by then.
+        let interfaces = wire::interfaces().map_err(|error| wire_failure(&error))?;
+        let all = {
+            let locked = self.records.lock().map_err(|error| record_failure(&error))?;
+            locked.all().map_err(|error| record_failure(&error))?
+        };
+        let mut swept = Swept::default();
+        for record in all.iter().filter(|record| gone(record)) {
+            self.del(&record.id)?;
+            swept.attachments.push(record.id.clone());
+        }
+        let owned: BTreeSet<String> =
+            all.iter().map(|record| super::names::host_interface(&record.id)).collect();
+        for name in interfaces.into_iter().filter(|name| !owned.contains(name)) {
+            match wire::remove_interface(&name) {
+                Ok(_) => swept.interfaces.push(name),
+                Err(error) => warn!(
+                    interface = name,
+                    error = &error as &dyn std::error::Error,
+                    "network: leftover stays"
+                ),
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Removes every attachment. For reset.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn clear(&self) -> Result<Swept, CniError> {
+        self.sweep(|_| true)
+    }
+
+    fn sync_host_ports(&self, without: Option<&AttachmentId>) -> Result<(), CniError> {
+        // Under the lock, so that the table is of the newest records, whoever commits last.
+        let locked = self.records.lock().map_err(|error| record_failure(&error))?;
+        let mut all = locked.all().map_err(|error| record_failure(&error))?;
+        all.retain(|record| Some(&record.id) != without);
+        rules::sync_host_ports(&self.settings, &all).map_err(|error| rules_failure(&error))
+    }
+}
+
+fn result(record: &Record, wired: &Wired) -> NetworkResult {
+    let host = Interface {
+        name: wired.host_interface.clone(),
+        mac: super::names::HOST_MAC.to_string(),
+        mtu: wired.mtu,
+        ..Interface::default()
+    };
+    let pod = Interface {
+        name: record.id.ifname.clone(),
+        mac: wired.pod_mac.clone(),
+        mtu: wired.mtu,
+        sandbox: record.netns.clone(),
+        ..Interface::default()
+    };
+    let ip = |address: &IpAddr| Ip {
+        interface: Some(1),
+        address: wire::alone(*address),
+        gateway: Some(wire::gateway(*address)),
+    };
+    let route = |address: &IpAddr| Route {
+        dst: if address.is_ipv4() {
+            ipnet::Ipv4Net::default().into()
+        } else {
+            ipnet::Ipv6Net::default().into()
+        },
+        gw: Some(wire::gateway(*address)),
+        mtu: 0,
+        advmss: 0,
+        priority: 0,
+        table: None,
+        scope: None,
+    };
+    NetworkResult {
+        interfaces: vec![host, pod],
+        ips: record.addresses.iter().map(ip).collect(),
+        routes: record.addresses.iter().map(route).collect(),
+        dns: Dns::default(),
+    }
+}
+
+fn record_failure(error: &RecordError) -> CniError {
+    CniError::caused(Code::IO_FAILURE, "the attachment's record", error)
+}
+
+fn wire_failure(error: &WireError) -> CniError {
+    let code = match error {
+        WireError::Namespace(_) => Code::UNKNOWN_CONTAINER,
+        WireError::HostNamespace { .. } | WireError::NameTaken { .. } => Code::INVALID_ENVIRONMENT,
+        WireError::Route(_) | WireError::Missing { .. } | WireError::Sysctl { .. } => Code::IO_FAILURE,
+    };
+    CniError::caused(code, "the container's interface", error)
+}
+
+fn rules_failure(error: &RulesError) -> CniError {
+    CniError::caused(Code::IO_FAILURE, "host ports", error)
+}

@@ -1,0 +1,117 @@
+//! Attachments on disk, one file each, and the lock that makes one writer of them at a time: the agent, or
+//! a plugin process that tears a pod down while the agent is away.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::model::Record;
+use crate::{
+    cni::AttachmentId,
+    files::{self, FileError},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RecordError {
+    #[error("lock {}", .path.display())]
+    Lock {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("read {}", .path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// Not taken for absent: its address may be in use.
+    #[error("{} does not parse", .path.display())]
+    Parse {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Records {
+    dir: PathBuf,
+}
+
+/// The right to read and change records. Held over a decision and its writing, not over kernel work on links.
+#[derive(Debug)]
+pub(super) struct Locked<'a> {
+    records: &'a Records,
+    _lock: Flock<fs::File>,
+}
+
+impl Records {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    pub(super) fn lock(&self) -> Result<Locked<'_>, RecordError> {
+        files::make_folder(&self.dir, 0o700)?;
+        let path = self.dir.join(".lock");
+        let failed = |source| RecordError::Lock { path: path.clone(), source };
+        let file =
+            fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        // Each caller opens the file anew, so threads exclude each other too.
+        let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.into()))?;
+        Ok(Locked { records: self, _lock: lock })
+    }
+
+    /// One record, without the lock: files are replaced whole.
+    pub(super) fn get(&self, id: &AttachmentId) -> Result<Option<Record>, RecordError> {
+        read(&self.path(id))
+    }
+
+    fn path(&self, id: &AttachmentId) -> PathBuf {
+        self.dir.join(format!("{}-{}.json", id.container_id, id.ifname))
+    }
+}
+
+impl Locked<'_> {
+    /// All records, oldest first.
+    pub(super) fn all(&self) -> Result<Vec<Record>, RecordError> {
+        let dir = &self.records.dir;
+        let failed = |source| RecordError::Read { path: dir.clone(), source };
+        let mut records = Vec::new();
+        for entry in fs::read_dir(dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let ours = path.extension().is_some_and(|extension| extension == "json");
+            if ours && let Some(record) = read(&path)? {
+                records.push(record);
+            }
+        }
+        records.sort_by_key(|record| record.sequence);
+        Ok(records)
+    }
+
+    pub(super) fn put(&self, record: &Record) -> Result<(), RecordError> {
+        let path = self.records.path(&record.id);
+        let bytes =
+            serde_json::to_vec(record).map_err(|source| RecordError::Parse { path: path.clone(), source })?;
+        Ok(files::write(&path, &bytes, 0o600)?)
+    }
+
+    pub(super) fn remove(&self, id: &AttachmentId) -> Result<bool, RecordError> {
+        Ok(files::remove(&self.records.path(id))?)
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Record>, RecordError> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|source| RecordError::Parse { path: path.to_path_buf(), source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(RecordError::Read { path: path.to_path_buf(), source }),
+    }
+}

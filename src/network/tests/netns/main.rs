@@ -1,0 +1,6 @@
+//! The network against the real kernel, each test on a host that is a network namespace of its own. Needs root.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod builtin;
+mod support;

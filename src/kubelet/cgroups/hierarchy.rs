@@ -26,7 +26,10 @@ impl Hierarchy {
     pub fn detect(root: &Path) -> io::Result<Hierarchy> {
         if let Ok(controllers) = fs::read_to_string(root.join("cgroup.controllers")) {
             let controllers = controllers.split_whitespace().map(String::from).collect();
-            return Ok(Hierarchy { version: Version::V2, trees: BTreeMap::from([(root.into(), controllers)]) });
+            return Ok(Hierarchy {
+                version: Version::V2,
+                trees: BTreeMap::from([(root.into(), controllers)]),
+            });
         }
         let mut trees: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
         for entry in fs::read_dir(root)? {

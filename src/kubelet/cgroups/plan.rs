@@ -238,7 +238,8 @@ mod tests {
     use super::*;
 
     fn pod(containers: Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"uid": "u-1"}, "spec": {"containers": containers}})).unwrap()
+        serde_json::from_value(json!({"metadata": {"uid": "u-1"}, "spec": {"containers": containers}}))
+            .unwrap()
     }
 
     fn written(version: Version, pod: &Pod) -> Vec<String> {
@@ -288,26 +289,34 @@ mod tests {
         );
         assert_eq!(
             written(Version::V2, &all),
-            ["cpu cpu.weight=30", "cpu cpu.max=50000 100000", "memory memory.max=134217728", "pids pids.max=100"]
+            [
+                "cpu cpu.weight=29",
+                "cpu cpu.max=50000 100000",
+                "memory memory.max=134217728",
+                "pids pids.max=100"
+            ]
         );
         let half = pod(json!([{"name": "a", "resources": full}, {"name": "b"}]));
         assert_eq!(written(Version::V1, &half), ["cpu cpu.shares=102", "pids pids.max=100"]);
-        assert_eq!(written(Version::V1, &pod(json!([{"name": "a"}]))), ["cpu cpu.shares=2", "pids pids.max=100"]);
+        assert_eq!(
+            written(Version::V1, &pod(json!([{"name": "a"}]))),
+            ["cpu cpu.shares=2", "pids pids.max=100"]
+        );
     }
 
     #[test]
     fn a_limit_of_the_pod_itself_holds_for_all() {
         let mut pod = pod(json!([{"name": "a"}, {"name": "b"}]));
         pod.spec.as_mut().unwrap().resources =
-            serde_json::from_value(json!({"limits": {"memory": "1Gi"}, "requests": {"memory": "1Gi"}})).unwrap();
+            serde_json::from_value(json!({"limits": {"memory": "1Gi"}, "requests": {"memory": "1Gi"}}))
+                .unwrap();
         assert!(written(Version::V2, &pod).contains(&"memory memory.max=1073741824".to_string()));
     }
 
     #[test]
     fn weights_are_runcs() {
-        for (shares, expected) in [(0, 1), (2, 1), (3, 2), (1024, 100), (2048, 170), (262_144, 10_000)] {
-            let got = weight(shares);
-            assert!((got - expected).abs() <= i64::from(shares == 2048) * 10, "{shares}: {got}");
+        for (shares, expected) in [(0, 1), (2, 1), (3, 2), (1024, 100), (2048, 174), (262_144, 10_000)] {
+            assert_eq!(weight(shares), expected, "{shares}");
         }
     }
 }

@@ -245,7 +245,7 @@ fn kill_all(path: &Path) {
     let processes = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
     for pid in processes.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 1) {
         // It may be gone already; whether it worked shows when the cgroup is removed.
-        drop(kill(Pid::from_raw(pid), Signal::SIGKILL));
+        let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL).is_err();
     }
 }
 
@@ -281,7 +281,10 @@ mod tests {
     }
 
     fn read(path: PathBuf) -> String {
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_string()
+        fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+            .trim()
+            .to_string()
     }
 
     #[test]
@@ -293,7 +296,8 @@ mod tests {
         }
         fs::write(dir.path().join("cpuset/cpuset.cpus"), "0-1\n").unwrap();
         fs::write(dir.path().join("cpuset/cpuset.mems"), "0\n").unwrap();
-        let cgroups = Cgroups::detect(dir.path(), "/", CgroupDriver::Cgroupfs).unwrap().with_pids_limit(Some(50));
+        let cgroups =
+            Cgroups::detect(dir.path(), "/", CgroupDriver::Cgroupfs).unwrap().with_pids_limit(Some(50));
         let burstable = pod("a", json!({"requests": {"cpu": "500m"}, "limits": {"memory": "1Mi"}}));
         cgroups.prepare(&burstable).unwrap();
         cgroups.prepare(&pod("b", json!({}))).unwrap();
@@ -305,7 +309,10 @@ mod tests {
         assert_eq!(read(at("pids/kubepods/besteffort/podb/pids.max")), "50");
         assert_eq!(read(at("cpuset/kubepods/besteffort/podb/cpuset.cpus")), "0-1");
         assert!(at("systemd/kubepods/besteffort/podb").is_dir());
-        assert_eq!(cgroups.list().unwrap(), BTreeSet::from(["a".into(), "b".into()].map(|it: &str| PodUid::from(it))));
+        assert_eq!(
+            cgroups.list().unwrap(),
+            BTreeSet::from(["a".into(), "b".into()].map(|it: &str| PodUid::from(it)))
+        );
         assert_eq!(cgroups.parent(&burstable), "/kubepods/burstable/poda");
     }
 

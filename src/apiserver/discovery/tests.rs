@@ -1,3 +1,5 @@
+//! Discovery as clients ask for it, of a registry of two rows.
+
 use http_body_util::BodyExt;
 use serde_json::json;
 

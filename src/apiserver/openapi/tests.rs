@@ -1,3 +1,5 @@
+//! The documents as clients read them.
+
 use std::io::Read;
 
 use http_body_util::BodyExt;

@@ -1,3 +1,5 @@
+//! Strategic merge patches against what upstream makes of them.
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! What decoding refuses, what it makes canonical, and in which words.
+
 use proptest::prelude::*;
 use serde_json::json;
 

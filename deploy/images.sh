@@ -54,5 +54,6 @@ done
 printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
 cp "$here/demo/index.html" "$root/www/index.html"
-pack "$root" '{"Cmd":["httpd","-f","-v","-p","8080","-h","/www"],"Env":["PATH=/bin"],"ExposedPorts":{"8080/tcp":{}}}' \
+# A process with number 1 ignores SIGTERM unless it says otherwise: the shell does, so that a pod ends at once.
+pack "$root" '{"Cmd":["sh","-c","trap \"exit 0\" TERM; httpd -f -v -p 8080 -h /www & wait"],"Env":["PATH=/bin"],"ExposedPorts":{"8080/tcp":{}}}' \
   coracle.dev/demo:1 "$out/demo.tar"

@@ -1,1 +1,21 @@
-//! Remote-command streams: SPDY/3.1, WebSocket channels, port-forward tunnels
+//! Remote-command streams: what kubectl speaks (WebSocket channels and tunnels), what container runtimes speak
+//! (SPDY/3.1), and the ways between them.
+//!
+//! ```text
+//!   kubectl exec ── WebSocket v5 ──▶ API server: translate ── SPDY ──▶ kubelet: splice ── SPDY ──▶ runtime
+//!   kubectl port-forward ── SPDY in WebSocket ──▶ tunnel ── SPDY ──▶ splice ── SPDY ──▶ runtime
+//! ```
+//!
+//! Nothing here starts a task: each way is one future, which ends when either side does.
+
+pub mod channels;
+pub mod http;
+pub mod spdy;
+mod splice;
+mod translate;
+mod tunnel;
+pub mod websocket;
+
+pub use splice::splice;
+pub use translate::{Wanted, translate};
+pub use tunnel::tunnel;

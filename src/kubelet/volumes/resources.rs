@@ -26,7 +26,7 @@ use super::{
     tokens::Tokens,
 };
 use crate::{
-    agent::Seeds,
+    agent::{Cluster, Seeds},
     cgroups::Cgroups,
     clock::Clock,
     config::KubeletConfig,
@@ -68,11 +68,11 @@ impl std::fmt::Debug for Parts {
 }
 
 impl Parts {
-    /// Of an agent; watches all Services.
-    pub fn of(seeds: &Seeds) -> Parts {
+    /// Of an agent. Watches all Services, unless the process has them in `services` already.
+    pub fn of(seeds: &Seeds, services: Option<Store<Service>>) -> Parts {
         let cluster = seeds.cluster.as_ref();
-        let services =
-            cluster.map(|cluster| client::reflect(&cluster.client, Selector::default(), &seeds.scope));
+        let own = |cluster: &Cluster| client::reflect(&cluster.client, Selector::default(), &seeds.scope);
+        let services = services.or_else(|| cluster.map(own));
         Parts {
             config: seeds.config.clone(),
             cgroup_mounts: "/sys/fs/cgroup".into(),
@@ -115,11 +115,6 @@ impl NodeResources {
             workers: Mutex::default(),
             parts,
         })
-    }
-
-    /// Removes every cgroup of pods. For `reset`, when nothing runs any more.
-    pub fn reset_cgroups(config: &KubeletConfig) -> io::Result<()> {
-        Cgroups::detect(Path::new("/sys/fs/cgroup"), &config.cgroup_root, config.cgroup_driver)?.reset()
     }
 
     /// Looked for when it is needed first: a host may mount them late.

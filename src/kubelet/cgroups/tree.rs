@@ -309,10 +309,7 @@ mod tests {
         assert_eq!(read(at("pids/kubepods/besteffort/podb/pids.max")), "50");
         assert_eq!(read(at("cpuset/kubepods/besteffort/podb/cpuset.cpus")), "0-1");
         assert!(at("systemd/kubepods/besteffort/podb").is_dir());
-        assert_eq!(
-            cgroups.list().unwrap(),
-            BTreeSet::from(["a".into(), "b".into()].map(|it: &str| PodUid::from(it)))
-        );
+        assert_eq!(cgroups.list().unwrap(), BTreeSet::from(["a", "b"].map(PodUid::from)));
         assert_eq!(cgroups.parent(&burstable), "/kubepods/burstable/poda");
     }
 

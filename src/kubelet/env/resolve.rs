@@ -94,12 +94,12 @@ impl Inputs<'_> {
             return Ok(Some(expand(value, &lookup)));
         }
         match &env.value_from {
-            Some(from) => self.from_source(env, from),
+            Some(from) => self.sourced(env, from),
             None => Ok(Some(String::new())),
         }
     }
 
-    fn from_source(&self, env: &EnvVar, from: &EnvVarSource) -> Result<Option<String>, EnvError> {
+    fn sourced(&self, env: &EnvVar, from: &EnvVarSource) -> Result<Option<String>, EnvError> {
         if let Some(selector) = &from.field_ref {
             return Ok(Some(downward::field(selector, self.pod, self.place)?));
         }

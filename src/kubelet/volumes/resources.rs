@@ -365,3 +365,7 @@ async fn wake_for_tokens(tokens: &Tokens, waker: &Waker, clock: &Clock) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "resources_tests.rs"]
+mod tests;

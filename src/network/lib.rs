@@ -8,8 +8,8 @@
 //!
 //! - [`cni`] is the spec: messages, versions, an engine for plugin chains.
 //! - [`builtin`] is the network made in this process.
-//! - `provider.rs` is one of the two, as `settings.rs` keeps it on disk.
-//! - [`plugin`] is what the runtime starts; `server.rs` is what it talks to.
+//! - `provider.rs` is one of the two, as it is kept on disk for plugin processes.
+//! - [`plugin`] is what the runtime starts; `server.rs` is what it talks to, in the words of `protocol.rs`.
 //! - `task.rs` waits for the node's addresses, then offers the network to the runtime (`offer.rs`).
 //! - `routes/` leads to the pods of other nodes; `host.rs` changes sysctls and remembers what they were.
 //! - [`reset`] takes all of it away again.
@@ -21,4 +21,18 @@
 
 pub mod builtin;
 pub mod cni;
+mod config;
 mod files;
+mod host;
+mod offer;
+pub mod plugin;
+mod protocol;
+mod provider;
+mod reset;
+mod routes;
+mod server;
+mod task;
+
+pub use config::{Config, ProviderConfig};
+pub use reset::{Report, reset};
+pub use task::{NetworkError, run};

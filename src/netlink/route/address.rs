@@ -11,7 +11,7 @@ use netlink_packet_route::{
 
 use super::{
     link::family,
-    socket::{Error, Socket, or_present},
+    socket::{RouteError, Socket, or_present},
 };
 
 impl Socket {
@@ -19,7 +19,7 @@ impl Socket {
     ///
     /// # Errors
     /// When there is no such interface.
-    pub fn add_address(&mut self, index: u32, address: IpNet) -> Result<(), Error> {
+    pub fn add_address(&mut self, index: u32, address: IpNet) -> Result<(), RouteError> {
         let mut message = AddressMessage::default();
         message.header.family = family(address.addr());
         message.header.prefix_len = address.prefix_len();
@@ -43,7 +43,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn addresses(&mut self, index: Option<u32>) -> Result<Vec<IpNet>, Error> {
+    pub fn addresses(&mut self, index: Option<u32>) -> Result<Vec<IpNet>, RouteError> {
         let answers =
             self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), "list addresses")?;
         let read = |message: RouteNetlinkMessage| {

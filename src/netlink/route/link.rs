@@ -10,7 +10,7 @@ use netlink_packet_route::{
 
 use super::{
     routes::Route,
-    socket::{Error, Socket, or_absent},
+    socket::{RouteError, Socket, or_absent},
 };
 use crate::namespace::Namespace;
 
@@ -59,7 +59,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn links(&mut self) -> Result<Vec<Link>, Error> {
+    pub fn links(&mut self) -> Result<Vec<Link>, RouteError> {
         let answers = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), "list links")?;
         Ok(answers.iter().filter_map(read).collect())
     }
@@ -68,7 +68,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, RouteError> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_string()));
         match self.get(RouteNetlinkMessage::GetLink(message), &format!("look at link {name}")) {
@@ -81,8 +81,8 @@ impl Socket {
     /// Makes both ends at once: there is no moment with the pod's end in this namespace.
     ///
     /// # Errors
-    /// When one of the names is taken ([`Error::is_present`]).
-    pub fn add_veth(&mut self, pair: &VethPair<'_>) -> Result<(), Error> {
+    /// When one of the names is taken ([`RouteError::is_present`]).
+    pub fn add_veth(&mut self, pair: &VethPair<'_>) -> Result<(), RouteError> {
         let mut peer = LinkMessage::default();
         peer.attributes = vec![
             LinkAttribute::IfName(pair.peer_name.to_string()),
@@ -108,7 +108,7 @@ impl Socket {
 
     /// # Errors
     /// When there is no such interface.
-    pub fn set_up(&mut self, index: u32) -> Result<(), Error> {
+    pub fn set_up(&mut self, index: u32) -> Result<(), RouteError> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.header.flags = LinkFlags::Up;
@@ -120,7 +120,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn remove_link(&mut self, name: &str) -> Result<bool, Error> {
+    pub fn remove_link(&mut self, name: &str) -> Result<bool, RouteError> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_string()));
         or_absent(self.change(RouteNetlinkMessage::DelLink(message), 0, &format!("remove link {name}")))
@@ -130,7 +130,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn uplink_mtu(&mut self, v6: bool) -> Result<Option<u32>, Error> {
+    pub fn uplink_mtu(&mut self, v6: bool) -> Result<Option<u32>, RouteError> {
         let family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
         let default = self
             .routes(family)?

@@ -11,13 +11,13 @@ use netlink_packet_route::{
 
 use super::{
     link::{Mac, family},
-    socket::{Error, Socket},
+    socket::{RouteError, Socket},
 };
 
 impl Socket {
     /// # Errors
     /// When there is no such interface.
-    pub fn set_neighbour(&mut self, index: u32, address: IpAddr, mac: Mac) -> Result<(), Error> {
+    pub fn set_neighbour(&mut self, index: u32, address: IpAddr, mac: Mac) -> Result<(), RouteError> {
         let mut message = NeighbourMessage::default();
         message.header.family = family(address);
         message.header.ifindex = index;

@@ -6,7 +6,7 @@ use netlink_packet_route::{
     tc::{TcAttribute, TcHandle, TcMessage, TcOption},
 };
 
-use super::socket::{Error, Socket, or_absent};
+use super::socket::{RouteError, Socket, or_absent};
 
 // include/uapi/linux/pkt_sched.h
 const TCA_TBF_PARMS: u16 = 1;
@@ -43,7 +43,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel has no `sch_tbf`, or there is no such interface.
-    pub fn set_token_bucket(&mut self, index: u32, bucket: TokenBucket) -> Result<(), Error> {
+    pub fn set_token_bucket(&mut self, index: u32, bucket: TokenBucket) -> Result<(), RouteError> {
         let mut message = root(index);
         let option = |kind, value: &[u8]| TcOption::Other(DefaultNla::new(kind, value.to_vec()));
         message.attributes = vec![
@@ -66,11 +66,11 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn remove_token_bucket(&mut self, index: u32) -> Result<bool, Error> {
+    pub fn remove_token_bucket(&mut self, index: u32) -> Result<bool, RouteError> {
         let operation = format!("take the limit of link {index} away");
         match or_absent(self.change(RouteNetlinkMessage::DelQueueDiscipline(root(index)), 0, &operation)) {
             // The default discipline cannot be removed.
-            Err(Error::Refused { source, .. }) if source.raw_os_error() == Some(nix::libc::EINVAL) => {
+            Err(RouteError::Refused { source, .. }) if source.raw_os_error() == Some(nix::libc::EINVAL) => {
                 Ok(false)
             }
             other => other,

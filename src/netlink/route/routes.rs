@@ -14,7 +14,7 @@ use netlink_packet_route::{
 
 use super::{
     link::family,
-    socket::{Error, Socket, or_absent},
+    socket::{RouteError, Socket, or_absent},
 };
 
 /// Routing protocol number that our routes carry, so that they are told from everybody else's. Neither
@@ -118,7 +118,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the gateway cannot be reached, or there is no such interface.
-    pub fn set_route(&mut self, route: &Route) -> Result<(), Error> {
+    pub fn set_route(&mut self, route: &Route) -> Result<(), RouteError> {
         let operation = format!("set route {}", route.describe());
         self.change(RouteNetlinkMessage::NewRoute(route.message()), NLM_F_CREATE | NLM_F_REPLACE, &operation)
     }
@@ -127,7 +127,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn remove_route(&mut self, route: &Route) -> Result<bool, Error> {
+    pub fn remove_route(&mut self, route: &Route) -> Result<bool, RouteError> {
         let operation = format!("remove route {}", route.describe());
         or_absent(self.change(RouteNetlinkMessage::DelRoute(route.message()), 0, &operation))
     }
@@ -136,7 +136,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn routes(&mut self, family: AddressFamily) -> Result<Vec<Route>, Error> {
+    pub fn routes(&mut self, family: AddressFamily) -> Result<Vec<Route>, RouteError> {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         let answers = self.dump(RouteNetlinkMessage::GetRoute(message), "list routes")?;
@@ -147,7 +147,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn own_routes(&mut self) -> Result<Vec<Route>, Error> {
+    pub fn own_routes(&mut self) -> Result<Vec<Route>, RouteError> {
         let mut routes = self.routes(AddressFamily::Inet)?;
         routes.extend(self.routes(AddressFamily::Inet6)?);
         routes.retain(|route| route.ours);

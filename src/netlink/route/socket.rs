@@ -18,7 +18,7 @@ use crate::namespace::{Namespace, NamespaceError};
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum RouteError {
     #[error("open a route socket")]
     Open(#[source] io::Error),
     #[error("enter the namespace of a route socket")]
@@ -43,7 +43,7 @@ pub enum Error {
     },
 }
 
-impl Error {
+impl RouteError {
     fn errno(&self) -> Option<i32> {
         match self {
             Self::Refused { source, .. } => source.raw_os_error(),
@@ -90,12 +90,13 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel gives none.
-    pub fn open() -> Result<Self, Error> {
-        let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE).map_err(Error::Open)?;
-        socket.bind_auto().map_err(Error::Open)?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(Error::Open)?;
+    pub fn open() -> Result<Self, RouteError> {
+        let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE).map_err(RouteError::Open)?;
+        socket.bind_auto().map_err(RouteError::Open)?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(RouteError::Open)?;
         let deadline = TimeVal::new(i64::try_from(ANSWER_DEADLINE.as_secs()).unwrap_or(10), 0);
-        setsockopt(&socket, sockopt::ReceiveTimeout, &deadline).map_err(|errno| Error::Open(errno.into()))?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &deadline)
+            .map_err(|errno| RouteError::Open(errno.into()))?;
         Ok(Self { socket, sequence: 0 })
     }
 
@@ -103,7 +104,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the namespace cannot be entered.
-    pub fn open_in(namespace: &Namespace) -> Result<Self, Error> {
+    pub fn open_in(namespace: &Namespace) -> Result<Self, RouteError> {
         namespace.enter(Self::open)?
     }
 
@@ -113,7 +114,7 @@ impl Socket {
         message: RouteNetlinkMessage,
         flags: u16,
         operation: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<(), RouteError> {
         self.ask(message, NLM_F_ACK | flags, operation).map(drop)
     }
 
@@ -121,7 +122,7 @@ impl Socket {
         &mut self,
         message: RouteNetlinkMessage,
         operation: &str,
-    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+    ) -> Result<Vec<RouteNetlinkMessage>, RouteError> {
         self.ask(message, NLM_F_DUMP, operation)
     }
 
@@ -130,7 +131,7 @@ impl Socket {
         &mut self,
         message: RouteNetlinkMessage,
         operation: &str,
-    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+    ) -> Result<Vec<RouteNetlinkMessage>, RouteError> {
         self.ask(message, NLM_F_ACK, operation)
     }
 
@@ -139,8 +140,8 @@ impl Socket {
         message: RouteNetlinkMessage,
         flags: u16,
         operation: &str,
-    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
-        let transport = |source| Error::Transport { operation: operation.to_string(), source };
+    ) -> Result<Vec<RouteNetlinkMessage>, RouteError> {
+        let transport = |source| RouteError::Transport { operation: operation.to_string(), source };
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
@@ -157,7 +158,7 @@ impl Socket {
             let mut rest = datagram.as_slice();
             while rest.len() >= 16 {
                 let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                    .map_err(|source| Error::Answer { operation: operation.to_string(), source })?;
+                    .map_err(|source| RouteError::Answer { operation: operation.to_string(), source })?;
                 let length = (answer.header.length as usize).next_multiple_of(4).clamp(16, rest.len());
                 rest = &rest[length..];
                 // The answers to a question that was given up are passed over.
@@ -170,7 +171,7 @@ impl Socket {
                     NetlinkPayload::Error(error) => {
                         return match error.code {
                             None => Ok(answers),
-                            Some(_) => Err(Error::Refused {
+                            Some(_) => Err(RouteError::Refused {
                                 operation: operation.to_string(),
                                 source: error.to_io(),
                             }),
@@ -184,7 +185,7 @@ impl Socket {
 }
 
 /// Takes "it is there already" for success.
-pub(super) fn or_present(result: Result<(), Error>) -> Result<(), Error> {
+pub(super) fn or_present(result: Result<(), RouteError>) -> Result<(), RouteError> {
     match result {
         Err(error) if error.is_present() => Ok(()),
         other => other,
@@ -192,7 +193,7 @@ pub(super) fn or_present(result: Result<(), Error>) -> Result<(), Error> {
 }
 
 /// Takes "it is not there" for success; true if it was.
-pub(super) fn or_absent(result: Result<(), Error>) -> Result<bool, Error> {
+pub(super) fn or_absent(result: Result<(), RouteError>) -> Result<bool, RouteError> {
     match result {
         Ok(()) => Ok(true),
         Err(error) if error.is_absent() => Ok(false),

@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 use netlink::{
     namespace::{Namespace, NamespaceError},
-    route::{Error as RouteError, Link, Route, Socket, VethPair},
+    route::{Link, Route, RouteError, Socket, VethPair},
 };
 
 use super::{

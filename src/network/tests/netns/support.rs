@@ -19,20 +19,35 @@ use serde_json::{Map, Value};
 type Work = Box<dyn FnOnce() + Send>;
 
 /// A thread in a network namespace of its own, which lasts as long as the thread.
-pub struct Place {
+pub(crate) struct Place {
     work: Option<SyncSender<Work>>,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::entered(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
+                .expect("root, to make a network namespace");
+        })
+    }
+
+    /// Another thread in the same namespace, for what runs beside.
+    pub(crate) fn beside(&self) -> Self {
+        let path = self.path.clone();
+        Self::entered(move || {
+            let file = std::fs::File::open(path).unwrap();
+            nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        })
+    }
+
+    fn entered(enter: impl FnOnce() + Send + 'static) -> Self {
         let (work, todo) = sync_channel::<Work>(0);
         let (told, tell) = sync_channel(1);
         let thread = std::thread::Builder::new()
             .spawn(move || {
-                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
-                    .expect("root, to make a network namespace");
+                enter();
                 told.send(nix::unistd::gettid()).unwrap();
                 for work in todo {
                     work();
@@ -44,12 +59,12 @@ impl Place {
         Self { work: Some(work), thread: Some(thread), path }
     }
 
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         self.path.display().to_string()
     }
 
     /// Runs something inside and gives its result, panics included.
-    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, result) = sync_channel(1);
         let work = std::panic::AssertUnwindSafe(work);
         let boxed: Work = Box::new(move || {
@@ -63,7 +78,7 @@ impl Place {
         result.recv().unwrap().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    pub fn shell(&self, program: &str, arguments: &[&str]) -> String {
+    pub(crate) fn shell(&self, program: &str, arguments: &[&str]) -> String {
         let mut command = Command::new(program);
         command.args(arguments);
         self.run(move || {
@@ -74,12 +89,12 @@ impl Place {
         })
     }
 
-    pub fn ip(&self, arguments: &str) -> String {
+    pub(crate) fn ip(&self, arguments: &str) -> String {
         self.shell("ip", &arguments.split(' ').collect::<Vec<_>>())
     }
 
     /// Answers every connection to a port with the caller's address; the port.
-    pub fn serve(&self, address: &str, port: u16) -> u16 {
+    pub(crate) fn serve(&self, address: &str, port: u16) -> u16 {
         let address = format!("{address}:{port}");
         let listener = self.run(move || TcpListener::bind(address).unwrap());
         let port = listener.local_addr().unwrap().port();
@@ -96,7 +111,7 @@ impl Place {
     }
 
     /// Who the server at `to` sees when this place calls, or why it cannot be called.
-    pub fn call(&self, to: &str, port: u16) -> std::io::Result<IpAddr> {
+    pub(crate) fn call(&self, to: &str, port: u16) -> std::io::Result<IpAddr> {
         let to = SocketAddr::new(to.parse().unwrap(), port);
         self.run(move || {
             let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
@@ -118,14 +133,14 @@ impl Drop for Place {
 }
 
 /// A host with an uplink `up0` (192.0.2.1) to an outside (192.0.2.2) that has no route back to pods.
-pub struct Host {
-    pub place: Place,
-    pub outside: Place,
-    pub state: tempfile::TempDir,
+pub(crate) struct Host {
+    pub(crate) place: Place,
+    pub(crate) outside: Place,
+    pub(crate) state: tempfile::TempDir,
 }
 
 impl Host {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (place, outside) = (Place::new(), Place::new());
         outside.ip("link set lo up");
         // Both ends are made on the outside, and one is handed over by its thread.
@@ -146,7 +161,7 @@ impl Host {
         Self { place, outside, state: tempfile::tempdir().unwrap() }
     }
 
-    pub fn settings() -> Settings {
+    pub(crate) fn settings() -> Settings {
         Settings {
             pod_cidrs: vec!["10.77.0.0/24".parse().unwrap(), "fd00:77::/64".parse().unwrap()],
             cluster_cidrs: vec!["10.77.0.0/16".parse().unwrap()],
@@ -154,18 +169,18 @@ impl Host {
         }
     }
 
-    pub fn network(&self) -> Builtin {
+    pub(crate) fn network(&self) -> Builtin {
         Builtin::new(self.state.path(), Self::settings())
     }
 
     /// Runs something with the network, on the host.
-    pub fn with<T: Send + 'static>(&self, work: impl FnOnce(&Builtin) -> T + Send + 'static) -> T {
+    pub(crate) fn with<T: Send + 'static>(&self, work: impl FnOnce(&Builtin) -> T + Send + 'static) -> T {
         let network = self.network();
         self.place.run(move || work(&network))
     }
 }
 
-pub fn attachment(container: &str, netns: String, capabilities: Value) -> Attachment {
+pub(crate) fn attachment(container: &str, netns: String, capabilities: Value) -> Attachment {
     let capabilities = if let Value::Object(map) = capabilities { map } else { Map::new() };
     Attachment {
         id: AttachmentId { container_id: container.into(), ifname: "eth0".into() },

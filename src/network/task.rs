@@ -1,0 +1,219 @@
+//! The loop: wait for the node's addresses, make the network, offer it to the runtime, and look again when
+//! nodes change.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use client::{ObjectKey, Store};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use lifecycle::{Scope, WorkError, Workers};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::{
+    builtin::Settings,
+    cni::CniError,
+    config::{Config, ProviderConfig},
+    host::{self, HostError, Ledger},
+    offer::{self, Offer, OfferError},
+    provider::{Provider, ProviderError, Saved},
+    routes,
+    server::{self, ServerError},
+};
+
+/// A foreign network can appear without any event of ours.
+const INTERVAL: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_secs(2);
+const BLOCKING_DEADLINE: Duration = Duration::from_secs(60);
+/// Requests of the runtime, and this loop.
+const WORKERS: usize = 16;
+
+/// Why there is no network, or not the whole of it.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error("the configured network")]
+    Provider(#[from] ProviderError),
+    #[error("the socket for coracle-cni")]
+    Server(#[from] ServerError),
+    #[error("the host's settings")]
+    Host(#[from] HostError),
+    #[error("the pods that are there")]
+    Reconcile(#[source] CniError),
+    #[error("the runtime's CNI folders")]
+    Offer(#[from] OfferError),
+    #[error("find this process's binary")]
+    Binary(#[source] std::io::Error),
+    #[error("routes to other nodes")]
+    Routes(#[source] netlink::route::RouteError),
+    #[error("a step of the network")]
+    Work(#[from] WorkError),
+}
+
+/// Runs the network of this node until the scope ends. `nodes` holds this node, and may hold the others.
+///
+/// # Errors
+/// When the configuration cannot work: a chain that does not parse, a socket that is taken.
+pub async fn run(config: Config, nodes: Store<Node>, scope: Scope) -> Result<(), NetworkError> {
+    let config = Arc::new(config);
+    let workers = Workers::new(WORKERS);
+    // Pods of the time before can be torn down at once, with what was saved then.
+    let saved = initial(&config)?;
+    let provider = Provider::open(&saved, &config.state_dir)?;
+    let (offered, provider) = watch::channel(Arc::new(provider));
+    let listener = server::listen(&config.socket())?;
+    scope.spawn("cni server", server::serve(listener, provider, workers.clone(), scope.clone()));
+
+    let mut changes = nodes.changes();
+    let mut network = Network { config, workers, offered, made: None, seen: None };
+    loop {
+        let patience = match network.pass(&nodes).await {
+            Ok(()) => INTERVAL,
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "network: pass failed");
+                RETRY
+            }
+        };
+        // Every arm means the same: look again.
+        tokio::select! {
+            () = scope.cancelled() => return Ok(()),
+            _ = changes.next() => {}
+            () = tokio::time::sleep(patience) => {}
+        }
+    }
+}
+
+/// The network before the node is known: as it was, without addresses to give.
+fn initial(config: &Config) -> Result<Saved, NetworkError> {
+    match &config.provider {
+        ProviderConfig::Chain(list) => {
+            Ok(Saved::Chain { list: list.clone(), plugin_dirs: config.cni_plugin_dirs.clone() })
+        }
+        ProviderConfig::BuiltIn => match Saved::load(&config.state_dir)? {
+            Some(saved @ Saved::BuiltIn(_)) => Ok(saved),
+            _ => Ok(Saved::BuiltIn(Settings::default())),
+        },
+    }
+}
+
+struct Network {
+    config: Arc<Config>,
+    workers: Workers,
+    offered: watch::Sender<Arc<Provider>>,
+    /// The network that was made, once it was.
+    made: Option<Saved>,
+    /// What the runtime saw at the last look.
+    seen: Option<Offer>,
+}
+
+impl Network {
+    async fn pass(&mut self, nodes: &Store<Node>) -> Result<(), NetworkError> {
+        let Some(wanted) = self.wanted(nodes) else { return Ok(()) };
+        if self.made.as_ref() != Some(&wanted) {
+            self.make(wanted).await?;
+        }
+        self.offer().await?;
+        // Before the list is whole, a missing node is an unknown one.
+        if nodes.synced() && self.config.provider == ProviderConfig::BuiltIn {
+            let peers = routes::peers(&nodes.list(), &self.config.node_name);
+            let plan = self.work(move || routes::sync(&peers)).await?.map_err(NetworkError::Routes)?;
+            if !plan.set.is_empty() || !plan.remove.is_empty() {
+                let (set, removed, unreachable) = (plan.set.len(), plan.remove.len(), plan.unreachable.len());
+                info!(set, removed, unreachable, "network: routes to other nodes changed");
+            }
+        }
+        Ok(())
+    }
+
+    /// The network as it should be; `None` before the node has addresses.
+    fn wanted(&self, nodes: &Store<Node>) -> Option<Saved> {
+        match &self.config.provider {
+            ProviderConfig::Chain(list) => {
+                Some(Saved::Chain { list: list.clone(), plugin_dirs: self.config.cni_plugin_dirs.clone() })
+            }
+            ProviderConfig::BuiltIn => {
+                let node = nodes.get(&ObjectKey::cluster(&self.config.node_name))?;
+                let pod_cidrs = one_of_each_family(routes::pod_cidrs(&node));
+                if pod_cidrs.is_empty() {
+                    return None;
+                }
+                Some(Saved::BuiltIn(Settings {
+                    pod_cidrs,
+                    cluster_cidrs: self.config.cluster_cidr.clone(),
+                    mtu: self.config.mtu,
+                }))
+            }
+        }
+    }
+
+    async fn make(&mut self, wanted: Saved) -> Result<(), NetworkError> {
+        let config = Arc::clone(&self.config);
+        let saved = wanted.clone();
+        let provider = self.work(move || make(&config, &saved)).await??;
+        info!(network = ?wanted, "network: made");
+        self.offered.send_replace(Arc::new(provider));
+        self.made = Some(wanted);
+        Ok(())
+    }
+
+    async fn offer(&mut self) -> Result<(), NetworkError> {
+        let config = Arc::clone(&self.config);
+        let capabilities = self.offered.borrow().capabilities();
+        let offer = self
+            .work(move || -> Result<Offer, NetworkError> {
+                let binary = match &config.plugin_binary {
+                    Some(binary) => binary.clone(),
+                    None => own_binary()?,
+                };
+                let conflist = offer::conflist(&config.socket(), &config.state_dir, &capabilities);
+                Ok(offer::offer(&config.cni_conf_dir, &config.cni_bin_dir, &binary, &conflist)?)
+            })
+            .await??;
+        if self.seen.as_ref() != Some(&offer) {
+            match &offer {
+                Offer::Ours => info!("network: offered to the runtime"),
+                Offer::Foreign(file) => {
+                    info!(file, "network: stepping aside for a network whose file sorts earlier");
+                }
+            }
+            self.seen = Some(offer);
+        }
+        Ok(())
+    }
+
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, WorkError> {
+        self.workers.run("network", BLOCKING_DEADLINE, work).await
+    }
+}
+
+/// Everything that must be there before the first ADD.
+fn make(config: &Config, wanted: &Saved) -> Result<Provider, NetworkError> {
+    let provider = Provider::open(wanted, &config.state_dir)?;
+    // Saved first: a plugin process must know how to take away whatever is made after this.
+    wanted.save(&config.state_dir)?;
+    if let Provider::BuiltIn(network) = &provider {
+        let settings = network.settings();
+        let families = (settings.pod_cidr(true).is_some(), settings.pod_cidr(false).is_some());
+        host::forward(&Ledger::new(&config.state_dir), families.0, families.1)?;
+        let swept = network.reconcile().map_err(NetworkError::Reconcile)?;
+        if !swept.attachments.is_empty() || !swept.interfaces.is_empty() {
+            let (attachments, interfaces) = (swept.attachments.len(), swept.interfaces.len());
+            info!(attachments, interfaces, "network: leftovers removed");
+        }
+    }
+    Ok(provider)
+}
+
+fn own_binary() -> Result<PathBuf, NetworkError> {
+    std::env::current_exe().map_err(NetworkError::Binary)
+}
+
+fn one_of_each_family(cidrs: Vec<IpNet>) -> Vec<IpNet> {
+    let first = |v4: bool| cidrs.iter().position(|net| net.addr().is_ipv4() == v4);
+    // In the order given: the first is the pod's primary address.
+    let mut indices: Vec<usize> = [first(true), first(false)].into_iter().flatten().collect();
+    indices.sort_unstable();
+    indices.into_iter().map(|index| cidrs[index]).collect()
+}

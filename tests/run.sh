@@ -18,7 +18,7 @@ if [ $# -eq 0 ]; then
   ./tests/lint.sh
   step "Unit, golden, simulation, kernel and runtime tests"
   cargo test --locked --workspace --exclude coracle
-  cargo test --locked --test tidy --bin coracle
+  cargo test --locked --test tidy --test bench_report --bin coracle
 fi
 step "kubectl, images and a release build for the system tests"
 ./tests/kubectl.sh "$target/tools"

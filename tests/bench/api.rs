@@ -64,8 +64,7 @@ pub(crate) fn measure(report: &mut Report) -> anyhow::Result<()> {
     let mut samples = Samples::default();
     let mut host = Host::new("benchapi");
     ready::start(&mut host)?;
-    let outcome = both(&host, &mut samples)
-        .inspect_err(|_| eprintln!("--- the end of coracle's log\n{}", host.log_tail()));
+    let outcome = both(&host, &mut samples);
     let Samples { ours, upstream, who } = &samples;
     report.extend(CREATE.measured(&ours.create, Some((who, &upstream.create))));
     report.extend(GET.measured(&ours.get, Some((who, &upstream.get))));

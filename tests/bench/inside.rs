@@ -48,6 +48,11 @@ pub(crate) fn inside<T: Send>(
         });
         thread.join().unwrap_or_else(|_| bail!("a panic, see above"))
     })
+    .inspect_err(|_| {
+        if interrupt::check().is_ok() {
+            eprintln!("--- the end of coracle's log\n{}\n---", host.log_tail());
+        }
+    })
 }
 
 /// Where `Host::inside` enters.

@@ -58,8 +58,7 @@ pub(crate) fn measure(report: &mut Report) -> anyhow::Result<()> {
     let mut samples = Samples::default();
     let mut host = Host::new("benchpods");
     ready::start(&mut host)?;
-    let outcome = inside(&host, async || rounds(&host, &mut samples).await)
-        .inspect_err(|_| eprintln!("--- the end of coracle's log\n{}", host.log_tail()));
+    let outcome = inside(&host, async || rounds(&host, &mut samples).await);
     report.extend(CREATE.measured(&samples.create, Some(("CRI", &samples.create_floor))));
     report.extend(DELETE.measured(&samples.delete, Some(("CRI", &samples.delete_floor))));
     outcome

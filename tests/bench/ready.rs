@@ -37,7 +37,6 @@ pub(crate) fn measure(report: &mut Report) -> anyhow::Result<()> {
     let outcome = (0..RUNS).try_for_each(|run| {
         let mut host = Host::new(&format!("bench{run}"));
         one(&mut host, run, &mut samples)
-            .inspect_err(|_| eprintln!("--- the end of coracle's log\n{}", host.log_tail()))
     });
     report.extend(TITLE.measured(&samples.ready, None));
     report.extend(samples.memory.measured());

@@ -27,6 +27,6 @@ cargo build --locked --release --bin coracle
 cargo bench --locked --bench system --no-run
 step "Images"
 ./deploy/images.sh "$target/images"
-step "Measuring (about ten minutes)"
+step "Measuring (about five minutes)"
 export CORACLE_BIN=${CORACLE_BIN:-$target/release/coracle} CORACLE_IMAGES=${CORACLE_IMAGES:-$target/images}
 cargo bench --locked --bench system -- "$@"

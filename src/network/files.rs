@@ -38,8 +38,24 @@ pub(crate) fn make_folder(path: &Path, mode: u32) -> Result<(), FileError> {
         .map_err(|source| FileError::Folder { path: path.to_path_buf(), source })
 }
 
-/// Writes a file beside its place and moves it there. A crash leaves the old content or the new.
+/// Writes a file beside its place and moves it there. A crash of the process or of the machine leaves the old
+/// content or the new.
 pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    replace(path, bytes, mode, true)
+}
+
+/// As [`write`], without waiting for the disk (milliseconds). After a power failure the file may be empty or
+/// zeros ([`was_lost`]): for what means nothing after a reboot, as a container's network does not.
+pub(crate) fn write_for_this_boot(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    replace(path, bytes, mode, false)
+}
+
+/// Whether a file is what a power failure left of one written by [`write_for_this_boot`].
+pub(crate) fn was_lost(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
+fn replace(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> Result<(), FileError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     make_folder(folder, 0o700)?;
     let mut name = std::ffi::OsString::from(".");
@@ -51,7 +67,9 @@ pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileErro
         drop(fs::remove_file(&beside));
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
         file.write_all(bytes)?;
-        file.sync_data()?;
+        if durable {
+            file.sync_data()?;
+        }
         fs::rename(&beside, path)
     })();
     written.map_err(|source| FileError::Write { path: path.to_path_buf(), source })

@@ -44,7 +44,7 @@ pub enum NetworkError {
     #[error("find this process's binary")]
     Binary(#[source] std::io::Error),
     #[error("routes to other nodes")]
-    Routes(#[source] netlink::route::RouteError),
+    Routes(#[source] netlink::RequestError),
     #[error("a step of the network")]
     Work(#[from] WorkError),
 }

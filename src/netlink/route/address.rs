@@ -9,17 +9,15 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
 };
 
-use super::{
-    link::family,
-    socket::{RouteError, Socket, or_present},
-};
+use super::{link::family, socket::Socket};
+use crate::request::{RequestError, or_present};
 
 impl Socket {
     /// Gives an interface an address. IPv6 addresses are usable at once: no duplicate is looked for.
     ///
     /// # Errors
     /// When there is no such interface.
-    pub fn add_address(&mut self, index: u32, address: IpNet) -> Result<(), RouteError> {
+    pub fn add_address(&mut self, index: u32, address: IpNet) -> Result<(), RequestError> {
         let mut message = AddressMessage::default();
         message.header.family = family(address.addr());
         message.header.prefix_len = address.prefix_len();
@@ -43,7 +41,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn addresses(&mut self, index: Option<u32>) -> Result<Vec<IpNet>, RouteError> {
+    pub fn addresses(&mut self, index: Option<u32>) -> Result<Vec<IpNet>, RequestError> {
         let answers =
             self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), "list addresses")?;
         let read = |message: RouteNetlinkMessage| {

@@ -8,11 +8,9 @@ use netlink_packet_route::{
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-use super::{
-    routes::Route,
-    socket::{RouteError, Socket, or_absent},
-};
+use super::{routes::Route, socket::Socket};
 use crate::namespace::Namespace;
+use crate::request::{RequestError, or_absent};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,7 +57,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn links(&mut self) -> Result<Vec<Link>, RouteError> {
+    pub fn links(&mut self) -> Result<Vec<Link>, RequestError> {
         let answers = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), "list links")?;
         Ok(answers.iter().filter_map(read).collect())
     }
@@ -68,7 +66,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn link(&mut self, name: &str) -> Result<Option<Link>, RouteError> {
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, RequestError> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_string()));
         match self.get(RouteNetlinkMessage::GetLink(message), &format!("look at link {name}")) {
@@ -81,8 +79,8 @@ impl Socket {
     /// Makes both ends at once: there is no moment with the pod's end in this namespace.
     ///
     /// # Errors
-    /// When one of the names is taken ([`RouteError::is_present`]).
-    pub fn add_veth(&mut self, pair: &VethPair<'_>) -> Result<(), RouteError> {
+    /// When one of the names is taken ([`RequestError::is_present`]).
+    pub fn add_veth(&mut self, pair: &VethPair<'_>) -> Result<(), RequestError> {
         let mut peer = LinkMessage::default();
         peer.attributes = vec![
             LinkAttribute::IfName(pair.peer_name.to_string()),
@@ -108,7 +106,7 @@ impl Socket {
 
     /// # Errors
     /// When there is no such interface.
-    pub fn set_up(&mut self, index: u32) -> Result<(), RouteError> {
+    pub fn set_up(&mut self, index: u32) -> Result<(), RequestError> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.header.flags = LinkFlags::Up;
@@ -120,7 +118,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn remove_link(&mut self, name: &str) -> Result<bool, RouteError> {
+    pub fn remove_link(&mut self, name: &str) -> Result<bool, RequestError> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_string()));
         or_absent(self.change(RouteNetlinkMessage::DelLink(message), 0, &format!("remove link {name}")))
@@ -130,7 +128,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn uplink_mtu(&mut self, v6: bool) -> Result<Option<u32>, RouteError> {
+    pub fn uplink_mtu(&mut self, v6: bool) -> Result<Option<u32>, RequestError> {
         let family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
         let default = self
             .routes(family)?

@@ -18,4 +18,4 @@ mod socket;
 pub use link::{Link, Mac, VethPair};
 pub use queueing::TokenBucket;
 pub use routes::Route;
-pub use socket::{RouteError, Socket};
+pub use socket::Socket;

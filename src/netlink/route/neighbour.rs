@@ -11,13 +11,14 @@ use netlink_packet_route::{
 
 use super::{
     link::{Mac, family},
-    socket::{RouteError, Socket},
+    socket::Socket,
 };
+use crate::request::RequestError;
 
 impl Socket {
     /// # Errors
     /// When there is no such interface.
-    pub fn set_neighbour(&mut self, index: u32, address: IpAddr, mac: Mac) -> Result<(), RouteError> {
+    pub fn set_neighbour(&mut self, index: u32, address: IpAddr, mac: Mac) -> Result<(), RequestError> {
         let mut message = NeighbourMessage::default();
         message.header.family = family(address);
         message.header.ifindex = index;

@@ -6,7 +6,8 @@ use netlink_packet_route::{
     tc::{TcAttribute, TcHandle, TcMessage, TcOption},
 };
 
-use super::socket::{RouteError, Socket, or_absent};
+use super::socket::Socket;
+use crate::request::{RequestError, or_absent};
 
 // include/uapi/linux/pkt_sched.h
 const TCA_TBF_PARMS: u16 = 1;
@@ -43,7 +44,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel has no `sch_tbf`, or there is no such interface.
-    pub fn set_token_bucket(&mut self, index: u32, bucket: TokenBucket) -> Result<(), RouteError> {
+    pub fn set_token_bucket(&mut self, index: u32, bucket: TokenBucket) -> Result<(), RequestError> {
         let mut message = root(index);
         let option = |kind, value: &[u8]| TcOption::Other(DefaultNla::new(kind, value.to_vec()));
         message.attributes = vec![
@@ -66,11 +67,11 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn remove_token_bucket(&mut self, index: u32) -> Result<bool, RouteError> {
+    pub fn remove_token_bucket(&mut self, index: u32) -> Result<bool, RequestError> {
         let operation = format!("take the limit of link {index} away");
         match or_absent(self.change(RouteNetlinkMessage::DelQueueDiscipline(root(index)), 0, &operation)) {
             // The default discipline cannot be removed.
-            Err(RouteError::Refused { source, .. }) if source.raw_os_error() == Some(nix::libc::EINVAL) => {
+            Err(RequestError::Refused { source, .. }) if source.raw_os_error() == Some(nix::libc::EINVAL) => {
                 Ok(false)
             }
             other => other,

@@ -12,10 +12,8 @@ use netlink_packet_route::{
     },
 };
 
-use super::{
-    link::family,
-    socket::{RouteError, Socket, or_absent},
-};
+use super::{link::family, socket::Socket};
+use crate::request::{RequestError, or_absent};
 
 /// Routing protocol number that our routes carry, so that they are told from everybody else's. Neither
 /// `/etc/iproute2/rt_protos` nor another pod network that we know of uses it.
@@ -118,7 +116,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the gateway cannot be reached, or there is no such interface.
-    pub fn set_route(&mut self, route: &Route) -> Result<(), RouteError> {
+    pub fn set_route(&mut self, route: &Route) -> Result<(), RequestError> {
         let operation = format!("set route {}", route.describe());
         self.change(RouteNetlinkMessage::NewRoute(route.message()), NLM_F_CREATE | NLM_F_REPLACE, &operation)
     }
@@ -127,7 +125,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn remove_route(&mut self, route: &Route) -> Result<bool, RouteError> {
+    pub fn remove_route(&mut self, route: &Route) -> Result<bool, RequestError> {
         let operation = format!("remove route {}", route.describe());
         or_absent(self.change(RouteNetlinkMessage::DelRoute(route.message()), 0, &operation))
     }
@@ -136,7 +134,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn routes(&mut self, family: AddressFamily) -> Result<Vec<Route>, RouteError> {
+    pub fn routes(&mut self, family: AddressFamily) -> Result<Vec<Route>, RequestError> {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         let answers = self.dump(RouteNetlinkMessage::GetRoute(message), "list routes")?;
@@ -147,7 +145,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn own_routes(&mut self) -> Result<Vec<Route>, RouteError> {
+    pub fn own_routes(&mut self) -> Result<Vec<Route>, RequestError> {
         let mut routes = self.routes(AddressFamily::Inet)?;
         routes.extend(self.routes(AddressFamily::Inet6)?);
         routes.retain(|route| route.ours);

@@ -98,7 +98,7 @@ impl Locked<'_> {
         let path = self.records.path(&record.id);
         let bytes =
             serde_json::to_vec(record).map_err(|source| RecordError::Parse { path: path.clone(), source })?;
-        Ok(files::write(&path, &bytes, 0o600)?)
+        Ok(files::write_for_this_boot(&path, &bytes, 0o600)?)
     }
 
     pub(super) fn remove(&self, id: &AttachmentId) -> Result<bool, RecordError> {
@@ -108,10 +108,28 @@ impl Locked<'_> {
 
 fn read(path: &Path) -> Result<Option<Record>, RecordError> {
     match fs::read(path) {
+        Ok(bytes) if files::was_lost(&bytes) => Ok(None),
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
             .map_err(|source| RecordError::Parse { path: path.to_path_buf(), source }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(RecordError::Read { path: path.to_path_buf(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_power_failure_left_is_no_record_and_what_does_not_parse_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(dir.path().join("attachments"));
+        let locked = records.lock().unwrap();
+        fs::write(dir.path().join("attachments/a-eth0.json"), "").unwrap();
+        fs::write(dir.path().join("attachments/b-eth0.json"), [0; 64]).unwrap();
+        assert!(locked.all().unwrap().is_empty());
+        fs::write(dir.path().join("attachments/c-eth0.json"), "{").unwrap();
+        assert!(matches!(locked.all(), Err(RecordError::Parse { .. })));
     }
 }

@@ -9,8 +9,9 @@ use std::{
 
 use ipnet::IpNet;
 use netlink::{
+    RequestError,
     namespace::{Namespace, NamespaceError},
-    route::{Link, Route, RouteError, Socket, VethPair},
+    route::{Link, Route, Socket, VethPair},
 };
 
 use super::{
@@ -29,7 +30,7 @@ pub(super) enum WireError {
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
     #[error(transparent)]
-    Route(#[from] RouteError),
+    Route(#[from] RequestError),
     #[error("{netns} is the host's own network namespace")]
     HostNamespace { netns: String },
     #[error("there is an interface {name} in the container that is not ours")]

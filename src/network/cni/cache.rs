@@ -66,7 +66,7 @@ impl Cache {
         let bytes =
             serde_json::to_vec(cached).map_err(|source| CacheError::Parse { path: path.clone(), source })?;
         // A few hundred bytes: not worth a thread.
-        Ok(files::write(&path, &bytes, 0o600)?)
+        Ok(files::write_for_this_boot(&path, &bytes, 0o600)?)
     }
 
     pub(super) async fn remove(&self, network: &str, attachment: &Attachment) -> Result<(), CacheError> {
@@ -99,6 +99,7 @@ impl Cache {
 
 async fn read(path: &Path) -> Result<Option<Cached>, CacheError> {
     match fs::read(path).await {
+        Ok(bytes) if files::was_lost(&bytes) => Ok(None),
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
             .map_err(|source| CacheError::Parse { path: path.to_path_buf(), source }),

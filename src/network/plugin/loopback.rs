@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use netlink::{
-    namespace::Namespace,
-    route::{RouteError, Socket},
-};
+use netlink::{RequestError, namespace::Namespace, route::Socket};
 use serde_json::Value;
 
 use super::request::Asked;
@@ -29,7 +26,7 @@ pub(super) fn answer(asked: &Asked) -> Result<Value, CniError> {
     }
 }
 
-fn set_up(attachment: &Attachment) -> Result<(), RouteError> {
+fn set_up(attachment: &Attachment) -> Result<(), RequestError> {
     let namespace = Namespace::open(Path::new(&attachment.netns))?;
     Socket::open_in(&namespace)?.set_up(LOOPBACK_INDEX)
 }

@@ -5,13 +5,13 @@
 
 mod plan;
 
-use netlink::route::{RouteError, Socket};
+use netlink::{RequestError, route::Socket};
 
 use plan::{Observed, Plan, plan};
 pub(crate) use plan::{Peer, peers, pod_cidrs};
 
 /// Makes our routes to other nodes' pods what the peers say. Blocks.
-pub(crate) fn sync(peers: &[Peer]) -> Result<Plan, RouteError> {
+pub(crate) fn sync(peers: &[Peer]) -> Result<Plan, RequestError> {
     let mut host = Socket::open()?;
     let observed = Observed { addresses: host.addresses(None)?, routes: host.own_routes()? };
     let plan = plan(peers, &observed);

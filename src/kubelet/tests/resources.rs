@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, clippy::let_underscore_must_use, reason = "a test")]
 
-#[expect(dead_code, reason = "what stands in for volumes and probes elsewhere is not used here")]
 mod support;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
@@ -23,7 +22,7 @@ use kubelet::{
 };
 use lifecycle::Scope;
 use support::{
-    Heard,
+    Bare, Heard, NoProbes,
     containerd::{BUSYBOX, Containerd},
     eventually,
 };
@@ -53,6 +52,9 @@ spec:
   - {name: info, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
 "#;
 
+/// What stands in for volumes and probes in other tests; here are the real ones.
+const _: (Bare, NoProbes) = (Bare, NoProbes);
+
 /// Removes the test's cgroups also when it fails.
 struct OwnCgroups(String);
 
@@ -66,6 +68,50 @@ impl Drop for OwnCgroups {
             let _ = fs::remove_dir(tree.path().join(self.0.trim_start_matches('/')));
         }
     }
+}
+
+fn start_agent(config: &Arc<KubeletConfig>, outbox: &Outbox, events: &Arc<Heard>, scope: &Scope) {
+    let facts = NodeFacts {
+        addresses: vec!["10.0.0.1".parse().unwrap()],
+        memory_bytes: 1 << 30,
+        runtime_name: "containerd".into(),
+        ..NodeFacts::default()
+    };
+    let (facts_out, facts) = watch::channel(facts);
+    let bells = Bells::default();
+    let runtime = Arc::new(CriRuntime::new(&config.runtime_endpoint, SecurityDefaults::default()).unwrap());
+    let resources = NodeResources::new(
+        volumes::Parts {
+            config: config.clone(),
+            cgroup_mounts: "/sys/fs/cgroup".into(),
+            client: None,
+            services: None,
+            node: None,
+            facts: facts.clone(),
+            waker: bells.waker(),
+            clock: Clock::system(),
+        },
+        scope,
+    );
+    let checks = Checks::new(runtime.clone());
+    let probes = Prober::new(checks, events.clone(), bells.waker(), Clock::system(), scope);
+    let parts = Parts {
+        config: config.clone(),
+        runtime,
+        resources,
+        probes,
+        credentials: Arc::new(NoCredentials),
+        events: events.clone(),
+        cluster: None,
+        bells,
+        outbox: outbox.clone(),
+        facts,
+    };
+    let inner = scope.clone();
+    scope.spawn("agent", async move {
+        agent::run_pods(parts, &inner).await;
+        drop(facts_out);
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,46 +129,8 @@ async fn a_pod_has_its_volumes_and_probes_and_leaves_nothing() {
     config.cgroup_root = own.0.clone();
     let config = Arc::new(config);
 
-    let scope = Scope::root("kubelet");
-    let facts = NodeFacts {
-        addresses: vec!["10.0.0.1".parse().unwrap()],
-        memory_bytes: 1 << 30,
-        runtime_name: "containerd".into(),
-        ..NodeFacts::default()
-    };
-    let (_facts, facts) = watch::channel(facts);
-    let (bells, outbox, events) = (Bells::default(), Outbox::default(), Arc::new(Heard::default()));
-    let runtime = Arc::new(CriRuntime::new(&config.runtime_endpoint, SecurityDefaults::default()).unwrap());
-    let resources = NodeResources::new(
-        volumes::Parts {
-            config: config.clone(),
-            cgroup_mounts: "/sys/fs/cgroup".into(),
-            client: None,
-            services: None,
-            node: None,
-            facts: facts.clone(),
-            waker: bells.waker(),
-            clock: Clock::system(),
-        },
-        &scope,
-    );
-    let checks = Checks::new(runtime.clone());
-    let probes = Prober::new(checks, events.clone(), bells.waker(), Clock::system(), &scope);
-    let parts = Parts {
-        config: config.clone(),
-        runtime,
-        resources,
-        probes,
-        credentials: Arc::new(NoCredentials),
-        events: events.clone(),
-        cluster: None,
-        bells,
-        outbox: outbox.clone(),
-        facts,
-    };
-    let inner = scope.clone();
-    scope.spawn("agent", async move { agent::run_pods(parts, &inner).await });
-
+    let (scope, outbox, events) = (Scope::root("kubelet"), Outbox::default(), Arc::new(Heard::default()));
+    start_agent(&config, &outbox, &events, &scope);
     let text = POD.replace("BUSYBOX", BUSYBOX);
     fs::write(manifests.join("web.yaml"), &text).unwrap();
     let uid = PodUid::of(&static_pod::parse(&text, "node-1").unwrap());

@@ -1,0 +1,80 @@
+//! Reaches kubelets.
+
+use std::{io, sync::Arc, time::Duration};
+
+use http::{Request, StatusCode, header};
+use lifecycle::Scope;
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::location::{self, Endpoint};
+use crate::{
+    registry::ActionContext,
+    status::{ApiError, GroupResource, Reason},
+};
+
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Knows how to reach the kubelets of the cluster's nodes, and owns the connections that outlive their request.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    tls: Arc<rustls::ClientConfig>,
+    scope: Scope,
+}
+
+impl Connector {
+    /// `tls` shows the API server's kubelet client certificate, and trusts who signs kubelets' certificates.
+    pub fn new(mut tls: rustls::ClientConfig, scope: &Scope) -> Connector {
+        // Upgrades are a matter of HTTP/1.1.
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Connector { tls: Arc::new(tls), scope: scope.child("connections to nodes") }
+    }
+
+    /// The endpoint of the node of this name.
+    pub(super) async fn endpoint(&self, context: &ActionContext, node: &str) -> Result<Endpoint, ApiError> {
+        let node: Value = context.objects.get(&GroupResource::new("", "nodes"), "", node).await?;
+        location::endpoint(&node).ok_or_else(|| {
+            plain(format!(
+                "no preferred addresses found; known addresses: {}",
+                node.pointer("/status/addresses").unwrap_or(&Value::Array(Vec::new()))
+            ))
+        })
+    }
+
+    pub(super) async fn dial(&self, to: &Endpoint) -> io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(to.host.clone()).map_err(io::Error::other)?;
+        let connect = async {
+            let stream = TcpStream::connect((to.host.as_str(), to.port)).await?;
+            stream.set_nodelay(true)?;
+            TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await
+        };
+        tokio::time::timeout(CONNECT, connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Runs a stream until it or the server ends. Its request is answered by then.
+    pub(super) fn run(&self, name: &'static str, stream: impl Future<Output = ()> + Send + 'static) {
+        let token = self.scope.token();
+        drop(self.scope.spawn_guarded(name, async move {
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = stream => {}
+            }
+        }));
+    }
+}
+
+/// A request to a kubelet, with what every one has.
+pub(super) fn request(to: &Endpoint, path: &str) -> http::request::Builder {
+    Request::builder().uri(path).header(header::HOST, to.to_string())
+}
+
+/// A kubelet that cannot be reached, in the words of Go's HTTP client.
+pub(super) fn unreachable(method: &str, to: &Endpoint, path: &str, error: &io::Error) -> ApiError {
+    plain(format!("{method} \"https://{to}{path}\": dial tcp {to}: {error}"))
+}
+
+fn plain(message: String) -> ApiError {
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Reason::Unknown, message)
+}

@@ -1,0 +1,112 @@
+//! A client's connection that switches protocols, and the kubelet's that does.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::Empty;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use streaming::http::Upgrade;
+use tracing::debug;
+
+use super::{
+    dial::{self, Connector},
+    location::Endpoint,
+};
+use crate::{
+    body::{self, Body},
+    registry::ActionRequest,
+    status::ApiError,
+};
+
+pub(super) const SPDY: &str = "SPDY/3.1";
+pub(super) const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+
+pub(super) type Switched = TokioIo<Upgraded>;
+
+/// The client's half of an upgrade that it has asked for.
+pub(super) fn client(request: &mut ActionRequest) -> Result<OnUpgrade, ApiError> {
+    let asked = request.parts.headers.contains_key(header::UPGRADE);
+    let on = request.parts.extensions.remove::<OnUpgrade>();
+    on.filter(|_| asked).ok_or_else(|| ApiError::bad_request("Upgrade request required"))
+}
+
+/// The client asks for SPDY itself.
+pub(super) fn wants_spdy(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    upgrade.to_ascii_lowercase().starts_with("spdy/")
+}
+
+/// A kubelet that has switched to SPDY: its answer's headers and the connection.
+pub(super) enum Remote {
+    Switched(HeaderMap, Switched),
+    /// It refused: this is the answer to the client.
+    Refused(Response<Body>),
+}
+
+impl Connector {
+    /// Asks a kubelet for SPDY, offering these protocols for its streams.
+    pub(super) async fn spdy(
+        &self,
+        to: &Endpoint,
+        path: &str,
+        protocols: &[HeaderValue],
+    ) -> Result<Remote, ApiError> {
+        let connection = self.dial(to).await.map_err(|error| dial::unreachable("Post", to, path, &error))?;
+        let mut request = dial::request(to, path)
+            .method(Method::POST)
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::UPGRADE, SPDY)
+            .header(header::CONTENT_LENGTH, "0");
+        for protocol in protocols {
+            request = request.header(STREAM_PROTOCOL, protocol);
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(ApiError::internal)?;
+        match streaming::http::upgrade(connection, request).await.map_err(ApiError::internal)? {
+            Upgrade::Switched(parts, connection) => Ok(Remote::Switched(parts.headers, connection)),
+            Upgrade::Refused(refusal) => {
+                let mut response = Response::new(body::full(refusal.body().clone()));
+                *response.status_mut() = refusal.status();
+                if let Some(kind) = refusal.headers().get(header::CONTENT_TYPE) {
+                    response.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
+                }
+                Ok(Remote::Refused(response))
+            }
+        }
+    }
+
+    /// Passes a client's own SPDY through.
+    pub(super) async fn splice(
+        &self,
+        (to, path): (&Endpoint, &str),
+        headers: &HeaderMap,
+        client: OnUpgrade,
+    ) -> Result<Response<Body>, ApiError> {
+        let protocols: Vec<HeaderValue> = headers.get_all(STREAM_PROTOCOL).iter().cloned().collect();
+        let (answer, remote) = match self.spdy(to, path, &protocols).await? {
+            Remote::Refused(response) => return Ok(response),
+            Remote::Switched(answer, remote) => (answer, remote),
+        };
+        let mut response = Response::new(body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        for name in [header::CONNECTION, header::UPGRADE, STREAM_PROTOCOL] {
+            for value in answer.get_all(&name) {
+                response.headers_mut().append(&name, value.clone());
+            }
+        }
+        self.run("splice", async move {
+            let ended = match client.await {
+                Ok(client) => streaming::splice(TokioIo::new(client), remote).await,
+                Err(error) => Err(std::io::Error::other(error)),
+            };
+            tell("splice", ended);
+        });
+        Ok(response)
+    }
+}
+
+/// Connections break; who looks for the reason finds it.
+pub(super) fn tell(what: &'static str, ended: std::io::Result<()>) {
+    if let Err(error) = ended {
+        debug!(what, error = &error as &dyn std::error::Error, "stream ended");
+    }
+}

@@ -22,7 +22,7 @@ use super::{
     security::SecurityDefaults,
     termination_message,
 };
-use crate::pods::PodUid;
+use crate::{pods::PodUid, server::StreamRequest};
 
 /// For every call but those that wait for a container or an image (upstream's `runtimeRequestTimeout`).
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -87,6 +87,44 @@ impl CriRuntime {
         let Some(status) = answer.status else { return Ok(None) };
         let message = last_words(&status);
         Ok(Some(read::container(&status, &listed.pod_sandbox_id, message)))
+    }
+
+    /// Where the runtime's own server streams what is asked for: a URL that is good for one connection.
+    ///
+    /// # Errors
+    /// What the runtime refuses.
+    pub async fn stream_url(&self, request: &StreamRequest) -> Result<String, RuntimeError> {
+        let mut client = self.runtime();
+        match request {
+            StreamRequest::Exec { container, command, streams } => {
+                let request = cri::ExecRequest {
+                    container_id: container.as_str().into(),
+                    cmd: command.clone(),
+                    tty: streams.tty,
+                    stdin: streams.stdin,
+                    stdout: streams.stdout,
+                    stderr: streams.stderr,
+                };
+                Ok(self.call(Operation::Exec, client.exec(request)).await?.url)
+            }
+            StreamRequest::Attach { container, streams } => {
+                let request = cri::AttachRequest {
+                    container_id: container.as_str().into(),
+                    tty: streams.tty,
+                    stdin: streams.stdin,
+                    stdout: streams.stdout,
+                    stderr: streams.stderr,
+                };
+                Ok(self.call(Operation::Attach, client.attach(request)).await?.url)
+            }
+            StreamRequest::PortForward { sandbox, ports } => {
+                let request = cri::PortForwardRequest {
+                    pod_sandbox_id: sandbox.as_str().into(),
+                    port: ports.clone(),
+                };
+                Ok(self.call(Operation::PortForward, client.port_forward(request)).await?.url)
+            }
+        }
     }
 
     async fn call<T>(

@@ -101,7 +101,7 @@ impl Host for OnePod {
             "metadata": {"namespace": "default", "name": "web", "uid": "u"},
             "spec": {"containers": [{"name": "a"}]}
         });
-        ((namespace, name) == ("default", "web")).then(|| serde_json::from_value(pod).unwrap())
+        ((namespace, name) == ("default", "web")).then(|| Arc::new(serde_json::from_value(pod).unwrap()))
     }
 
     fn observe<'a>(&'a self, uid: &'a PodUid) -> BoxFuture<'a, Result<PodObservation, RuntimeError>> {

@@ -54,7 +54,7 @@ async fn a_log_is_read_as_it_is_asked_for() {
         ("stream=Stderr", "two\n"),
         ("tailLines=0", ""),
         ("tailLines=1", "\nfive"),
-        ("tailLines=5", "ee\nfour\n\nfive"),
+        ("tailLines=4", "ee\nfour\n\nfive"),
         ("tailLines=100&limitBytes=6", "one\ntw"),
         ("limitBytes=1", "o"),
         ("sinceTime=2026-01-01T00:00:05Z", "\nfive"),

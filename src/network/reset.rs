@@ -91,18 +91,13 @@ fn remove(config: &Config) -> Report {
             .map(|net| format!("route to {net}"))
             .collect()
     });
+    let table = builtin::Table::default();
     for family in [Family::Ip, Family::Ip6] {
-        let removed = builtin::table_exists(family).and_then(|there| {
-            if there {
-                builtin::commit(&[builtin::removal(family)])?;
-            }
-            Ok(there)
-        });
         let text = match family {
             Family::Ip => format!("nf_tables table ip {TABLE}"),
             Family::Ip6 => format!("nf_tables table ip6 {TABLE}"),
         };
-        report.note(TABLE, removed, |there| if there { vec![text] } else { Vec::new() });
+        report.note(TABLE, table.remove(family), |there| if there { vec![text] } else { Vec::new() });
     }
     report.note("sysctls", Ledger::new(&config.state_dir).restore(), |restored| {
         restored.iter().map(|sysctl| format!("our value of {sysctl}")).collect()

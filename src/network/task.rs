@@ -64,7 +64,9 @@ pub async fn run(config: Config, nodes: Store<Node>, scope: Scope) -> Result<(),
     scope.spawn("cni server", server::serve(listener, provider, workers.clone(), scope.clone()));
 
     let mut changes = nodes.changes();
-    let mut network = Network { config, workers, offered, made: None, seen: None };
+    let pod_cidrs = if let Saved::BuiltIn(settings) = saved { settings.pod_cidrs } else { Vec::new() };
+    let unreachable = Vec::new();
+    let mut network = Network { config, workers, offered, pod_cidrs, made: None, seen: None, unreachable };
     loop {
         let patience = match network.pass(&nodes).await {
             Ok(()) => INTERVAL,
@@ -99,10 +101,14 @@ struct Network {
     config: Arc<Config>,
     workers: Workers,
     offered: watch::Sender<Arc<Provider>>,
+    /// The node's, as last known: also before the API answers, as after a reboot without it.
+    pod_cidrs: Vec<IpNet>,
     /// The network that was made, once it was.
     made: Option<Saved>,
     /// What the runtime saw at the last look.
     seen: Option<Offer>,
+    /// Pods of nodes that no link is shared with.
+    unreachable: Vec<IpNet>,
 }
 
 impl Network {
@@ -117,32 +123,44 @@ impl Network {
             let peers = routes::peers(&nodes.list(), &self.config.node_name);
             let plan = self.work(move || routes::sync(&peers)).await?.map_err(NetworkError::Routes)?;
             if !plan.set.is_empty() || !plan.remove.is_empty() {
-                let (set, removed, unreachable) = (plan.set.len(), plan.remove.len(), plan.unreachable.len());
-                info!(set, removed, unreachable, "network: routes to other nodes changed");
+                info!(
+                    set = plan.set.len(),
+                    removed = plan.remove.len(),
+                    "network: routes to other nodes changed"
+                );
+            }
+            if plan.unreachable != self.unreachable {
+                if !plan.unreachable.is_empty() {
+                    warn!(ranges = ?plan.unreachable, "network: no link is shared with the nodes of these pods");
+                }
+                self.unreachable = plan.unreachable;
             }
         }
         Ok(())
     }
 
-    /// The network as it should be; `None` before the node has addresses.
-    fn wanted(&self, nodes: &Store<Node>) -> Option<Saved> {
-        match &self.config.provider {
-            ProviderConfig::Chain(list) => {
-                Some(Saved::Chain { list: list.clone(), plugin_dirs: self.config.cni_plugin_dirs.clone() })
-            }
-            ProviderConfig::BuiltIn => {
-                let node = nodes.get(&ObjectKey::cluster(&self.config.node_name))?;
-                let pod_cidrs = one_of_each_family(routes::pod_cidrs(&node));
-                if pod_cidrs.is_empty() {
-                    return None;
-                }
-                Some(Saved::BuiltIn(Settings {
-                    pod_cidrs,
-                    cluster_cidrs: self.config.cluster_cidr.clone(),
-                    mtu: self.config.mtu,
-                }))
-            }
+    /// The network as it should be; `None` before the node has addresses. A node that has none any more
+    /// keeps those that it had: its pods do.
+    fn wanted(&mut self, nodes: &Store<Node>) -> Option<Saved> {
+        if let ProviderConfig::Chain(list) = &self.config.provider {
+            return Some(Saved::Chain {
+                list: list.clone(),
+                plugin_dirs: self.config.cni_plugin_dirs.clone(),
+            });
         }
+        let node = nodes.get(&ObjectKey::cluster(&self.config.node_name));
+        let known = node.map(|node| one_of_each_family(&routes::pod_cidrs(&node)));
+        if let Some(pod_cidrs) = known.filter(|cidrs| !cidrs.is_empty()) {
+            self.pod_cidrs = pod_cidrs;
+        }
+        if self.pod_cidrs.is_empty() {
+            return None;
+        }
+        Some(Saved::BuiltIn(Settings {
+            pod_cidrs: self.pod_cidrs.clone(),
+            cluster_cidrs: self.config.cluster_cidr.clone(),
+            mtu: self.config.mtu,
+        }))
     }
 
     async fn make(&mut self, wanted: Saved) -> Result<(), NetworkError> {
@@ -210,7 +228,7 @@ fn own_binary() -> Result<PathBuf, NetworkError> {
     std::env::current_exe().map_err(NetworkError::Binary)
 }
 
-fn one_of_each_family(cidrs: Vec<IpNet>) -> Vec<IpNet> {
+fn one_of_each_family(cidrs: &[IpNet]) -> Vec<IpNet> {
     let first = |v4: bool| cidrs.iter().position(|net| net.addr().is_ipv4() == v4);
     // In the order given: the first is the pod's primary address.
     let mut indices: Vec<usize> = [first(true), first(false)].into_iter().flatten().collect();

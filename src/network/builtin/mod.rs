@@ -34,5 +34,5 @@ mod wire;
 pub use model::{Bandwidth, HostPort, Protocol, Settings};
 pub(crate) use names::is_host_interface;
 pub use network::{Builtin, Swept};
-pub(crate) use render::{TABLE, removal};
-pub(crate) use rules::{commit, table_exists};
+pub(crate) use render::TABLE;
+pub(crate) use rules::Table;

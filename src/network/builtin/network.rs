@@ -3,7 +3,7 @@
 //!
 //! Everything here blocks: call it on a worker.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path};
+use std::{collections::BTreeSet, net::IpAddr, path::Path, sync::Arc};
 
 use tracing::warn;
 
@@ -12,7 +12,7 @@ use super::{
     model::{Record, Settings},
     records::{Locked, RecordError, Records},
     request,
-    rules::{self, RulesError},
+    rules::{RulesError, Table},
     wire::{self, WireError, Wired},
 };
 use crate::cni::{Attachment, AttachmentId, CniError, Code, Dns, Interface, Ip, NetworkResult, Route};
@@ -22,6 +22,7 @@ use crate::cni::{Attachment, AttachmentId, CniError, Code, Dns, Interface, Ip, N
 pub struct Builtin {
     records: Records,
     settings: Settings,
+    table: Arc<Table>,
 }
 
 /// What a collection of leftovers removed.
@@ -37,7 +38,7 @@ impl Builtin {
     /// `state_dir` holds the folder `network` of this network's records.
     #[must_use]
     pub fn new(state_dir: &Path, settings: Settings) -> Self {
-        Self { records: Records::new(state_dir.join("network/attachments")), settings }
+        Self { records: Records::new(state_dir.join("network/attachments")), settings, table: Arc::default() }
     }
 
     #[must_use]
@@ -191,7 +192,7 @@ impl Builtin {
         let swept = self.sweep(wire::is_orphan)?;
         let locked = self.records.lock().map_err(|error| record_failure(&error))?;
         let all = locked.all().map_err(|error| record_failure(&error))?;
-        rules::rebuild(&self.settings, &all).map_err(|error| rules_failure(&error))?;
+        self.table.rebuild(&self.settings, &all).map_err(|error| rules_failure(&error))?;
         Ok(swept)
     }
 
@@ -235,7 +236,7 @@ impl Builtin {
         let locked = self.records.lock().map_err(|error| record_failure(&error))?;
         let mut all = locked.all().map_err(|error| record_failure(&error))?;
         all.retain(|record| Some(&record.id) != without);
-        rules::sync_host_ports(&self.settings, &all).map_err(|error| rules_failure(&error))
+        self.table.sync_host_ports(&self.settings, &all).map_err(|error| rules_failure(&error))
     }
 }
 

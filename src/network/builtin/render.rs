@@ -58,7 +58,7 @@ pub(super) fn host_ports(records: &[Record], family: Family) -> Transaction {
 }
 
 /// No table.
-pub(crate) fn removal(family: Family) -> Transaction {
+pub(super) fn removal(family: Family) -> Transaction {
     Transaction { table: table(family), changes: vec![Change::AddTable, Change::DeleteTable] }
 }
 

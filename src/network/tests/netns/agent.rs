@@ -272,6 +272,26 @@ fn a_chain_of_plugins_is_offered_through_the_agent() {
 }
 
 #[test]
+fn after_a_reboot_the_network_is_made_before_the_api_answers() {
+    let host = Host::new();
+    let nodes = Nodes::default();
+    nodes.set(&node(2, Some("10.77.5.0/24")));
+    let mut agent = Agent::start(&host, config(&host), &nodes);
+    wait("the network is offered", || conflist(&host).exists());
+    agent.stop();
+    host.place.shell("nft", &["flush", "ruleset"]);
+    host.place.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap());
+
+    let _agent = Agent::start(&host, config(&host), &Nodes::default());
+    wait("the table is back", || host.place.shell("nft", &["list", "tables"]).contains("coracle-network"));
+    assert_eq!(host.place.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap()), "1\n");
+    let (pod, list) = (Place::new(), conflist(&host));
+    let wanted = attachment("a", pod.path(), Value::Null);
+    let result = runtime(&host, &list, async move |chain| chain.add(&wanted).await).unwrap();
+    assert_eq!(result.ips[0].address.to_string(), "10.77.5.2/32");
+}
+
+#[test]
 fn the_agent_steps_aside_for_a_network_that_sorts_earlier() {
     let host = Host::new();
     let nodes = Nodes::default();

@@ -8,6 +8,7 @@ use apiserver::{
     authn::{Authentication, TokenIssuer, openid::Documents, service_account_name},
     authz::Authorization,
     bootstrap,
+    connect::{self, Connector},
     discovery::Discovery,
     openapi::OpenApi,
     registry::{Registry, strategy::service::Family, table},
@@ -31,11 +32,14 @@ pub(crate) struct ControlPlane {
     store: Arc<dyn Store>,
 }
 
+/// `kubelets` is how the API server calls kubelets: its client certificate, and the authority that they must show.
+///
 /// Opens the store, reads it into the watch cache, and makes what every cluster has. Nothing listens yet.
 pub(crate) async fn build(
     config: &Config,
     place: &Place,
     tokens: TokenKeys,
+    kubelets: rustls::ClientConfig,
     scope: &Scope,
 ) -> anyhow::Result<ControlPlane> {
     let store = EmbeddedStore::open(&embedded::Options::new(config.state_dir.join("store")), scope)?;
@@ -47,6 +51,7 @@ pub(crate) async fn build(
 
     let mut actions = table::Actions::default();
     reviews::fill(&mut actions, &authentication, &authorization);
+    connect::fill(&mut actions, &Connector::new(kubelets, scope));
     let cluster = table::Cluster { service_families: vec![family(config)] };
     let (rows, virtuals) = table::rows(&cluster, &actions);
     let registry = Arc::new(Registry::new(rows, virtuals));

@@ -3,12 +3,14 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
 mod allocator;
+mod certificates;
 mod command;
 mod control_plane;
 mod identity;
 mod logging;
 mod node;
 mod person;
+mod reset;
 mod wiring;
 
 use std::{path::Path, process::ExitCode};
@@ -22,6 +24,10 @@ use tokio::signal::unix::{SignalKind, signal};
 const DEFAULT_CONFIG: &str = "/etc/coracle/config.yaml";
 
 fn main() -> ExitCode {
+    // The container runtime starts this binary by another name for each pod's network: as little as possible first.
+    if std::env::args().next().is_some_and(|called| network::plugin::is_plugin(&called)) {
+        return network::plugin::main();
+    }
     // Every TLS user in the process takes its algorithms from here; a second provider would make them panic.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("coracle: the TLS provider was installed twice");
@@ -51,6 +57,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(common) => {
             let config = load(&common)?;
+            if !person::machine_is_ready(&config) {
+                return Ok(ExitCode::FAILURE);
+            }
             logging::start(&config.logging)?;
             wiring::up(config, stop_signal()?).await?;
         }
@@ -59,7 +68,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(asked) => return person::doctor(&asked),
         Command::Apply(asked) => person::apply(asked).await?,
         Command::Kubeconfig(common) => person::kubeconfig(&common)?,
-        Command::Reset(asked) => wiring::reset(load(&asked.common)?, asked.yes).await?,
+        Command::Reset(asked) => reset::reset(&load(&asked.common)?, asked.yes).await?,
         Command::Completion { shell } => person::completion(shell),
         Command::Version => person::version(),
     }

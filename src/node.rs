@@ -1,9 +1,21 @@
 //! The node agent's part of the process: from the configuration to the kubelet's and the network's own settings.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use client::{Client, Recorder, Selector, Store};
 use config::{Config, NetworkProvider};
-use kubelet::KubeletConfig;
+use k8s_openapi::api::core::v1::Service;
+use kubelet::{
+    KubeletConfig,
+    agent::{self, Seeds},
+    probes::Prober,
+    server,
+    volumes::{self, NodeResources},
+    worker::ports::Probes,
+};
+use lifecycle::{BoxError, Scope};
+use network::ProviderConfig;
+use tracing::warn;
 
 use crate::identity::Place;
 
@@ -26,4 +38,84 @@ pub(crate) fn kubelet_config(config: &Config, place: &Place) -> KubeletConfig {
         server_port: kubelet.port,
         ..KubeletConfig::new(&place.node_name)
     }
+}
+
+/// What the network is told.
+pub(crate) fn network_config(config: &Config, place: &Place) -> network::Config {
+    let network = &config.network;
+    network::Config {
+        node_name: place.node_name.clone(),
+        state_dir: config.state_dir.clone(),
+        run_dir: config.run_dir.clone(),
+        provider: match &network.provider {
+            NetworkProvider::BuiltIn => ProviderConfig::BuiltIn,
+            NetworkProvider::Chain(conflist) => ProviderConfig::Chain(conflist.clone()),
+        },
+        cni_conf_dir: network.cni_conf_dir.clone(),
+        cni_bin_dir: network.cni_bin_dir.clone(),
+        cni_plugin_dirs: network.cni_plugin_dirs.clone(),
+        cluster_cidr: vec![network.pod_cidr],
+        mtu: network.mtu,
+        plugin_binary: None,
+    }
+}
+
+/// What the node agent is made from.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    pub(crate) settings: KubeletConfig,
+    pub(crate) client: Client,
+    /// Whose names go into pods' environments: those of the process's shared read cache.
+    pub(crate) services: Store<Service>,
+    /// How the kubelet's own server shows itself.
+    pub(crate) tls: Arc<rustls::ServerConfig>,
+}
+
+/// Runs the node agent: registers the node, runs its pods, serves logs and exec, until `scope` is cancelled.
+pub(crate) async fn run_kubelet(agent: Agent, scope: Scope) -> Result<(), BoxError> {
+    let Agent { settings, client, services, tls } = agent;
+    let recorder = Recorder::new(client.clone(), "kubelet", Some(&settings.node_name), &scope);
+    let serving = server::Config {
+        node_name: settings.node_name.clone(),
+        address: (settings.server_address, settings.server_port).into(),
+        tls,
+    };
+    let (reviewer, within) = (Arc::new(server::ApiReviewer(client.clone())), scope.clone());
+    let plant = move |seeds: &Seeds| {
+        let resources = NodeResources::new(volumes::Parts::of(seeds, Some(services)), &seeds.scope);
+        let probes: Arc<dyn Probes> = Prober::of(seeds);
+        if let Some(cluster) = &seeds.cluster {
+            let host = server::NodeHost { runtime: seeds.runtime.clone(), pods: cluster.pods.clone() };
+            within.clone().spawn("kubelet server", serve(serving, Arc::new(host), reviewer, within));
+        }
+        (resources, probes)
+    };
+    Ok(agent::run_with(settings, Some(client), Arc::new(recorder), &scope, plant).await?)
+}
+
+/// The port may be taken for a moment by the process before us.
+async fn serve(
+    config: server::Config,
+    host: Arc<server::NodeHost>,
+    reviewer: Arc<server::ApiReviewer>,
+    scope: Scope,
+) {
+    while let Err(error) = server::run(config.clone(), host.clone(), reviewer.clone(), &scope).await {
+        warn!(error = &error as &dyn std::error::Error, "the kubelet's server cannot listen; trying again");
+        tokio::select! {
+            () = scope.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+/// Runs the pod network until `scope` is cancelled.
+pub(crate) async fn run_network(
+    config: network::Config,
+    client: Client,
+    scope: Scope,
+) -> Result<(), BoxError> {
+    let own = Selector::fields(format!("metadata.name={}", config.node_name));
+    let nodes = client::reflect(&client, own, &scope);
+    Ok(network::run(config, nodes, scope).await?)
 }

@@ -61,7 +61,18 @@ pub(crate) fn doctor(asked: &Doctor) -> anyhow::Result<ExitCode> {
     Ok(if doctor::is_broken(&findings) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-pub(crate) fn questions(config: &Config) -> doctor::Questions {
+/// What `coracle doctor` would call broken, told on standard error: nothing is started on such a machine.
+pub(crate) fn machine_is_ready(config: &Config) -> bool {
+    let findings = doctor::examine(&doctor::observe(&questions(config)));
+    let broken = doctor::is_broken(&findings);
+    if broken {
+        eprint!("{}", doctor::Screen { findings: &findings, quiet: true });
+        eprintln!("coracle: this machine is not ready; `coracle doctor` looks again after the mend");
+    }
+    !broken
+}
+
+fn questions(config: &Config) -> doctor::Questions {
     let bind = config.server.bind_address;
     doctor::Questions {
         runtime_socket: config.runtime.socket().to_path_buf(),

@@ -6,11 +6,14 @@ use client::{Cache, Client, Recorder};
 use config::Config;
 use lifecycle::{OnFailure, Scope, Supervisor};
 use netlink::nft::Family;
-use tracing::info;
+use pki::tls::Serving;
+use tracing::{info, warn};
 
 use crate::{
+    certificates::{self, Shown},
     control_plane::{self, Clients, ControlPlane},
     identity::{self, Identity, Place},
+    node,
 };
 
 /// `coracle up`: control plane and node in one process, until `stop` resolves.
@@ -27,11 +30,14 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
     // The store and what reads it: a tree that nothing restarts but a new process.
     let core = Scope::root("store");
     supervisor.adopt("store", core.clone());
-    let control_plane = control_plane::build(&config, &place, identity.tokens, &core).await?;
+    let authority = identity.directory.authority().certificate();
+    let kubelets = pki::tls::client(authority, Some(&identity.kubelet_client))?;
+    let control_plane = control_plane::build(&config, &place, identity.tokens, kubelets, &core).await?;
     supervisor.start("compaction", OnFailure::Restart, control_plane.compaction());
 
-    let serving = pki::tls::Serving::new(&identity.api_server)?;
-    let tls = Arc::new(pki::tls::server(Arc::clone(&serving), identity.directory.authority().certificate())?);
+    let serving = Serving::new(&identity.api_server)?;
+    let kubelet_serving = Serving::new(&identity.kubelet_serving)?;
+    let tls = Arc::new(pki::tls::server(Arc::clone(&serving), authority)?);
     let address = SocketAddr::new(config.server.bind_address, config.server.port);
     let server = control_plane.server.clone();
     supervisor.start("apiserver", OnFailure::Restart, move |scope| {
@@ -47,7 +53,7 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
         let settings = controllers::Config {
             cluster_cidrs: vec![config.network.pod_cidr.to_string()],
             signer: Some(Arc::clone(&identity.signer)),
-            root_ca_pem: Some(identity.directory.authority().certificate().to_pem()),
+            root_ca_pem: Some(authority.to_pem()),
             ..controllers::Config::default()
         };
         start_controllers(&mut supervisor, settings, clients.clone(), cache.clone());
@@ -64,9 +70,40 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
         start_proxy(&mut supervisor, settings, cache.clone());
     }
 
+    if config.components.kubelet {
+        // The network first: the kubelet ends no pod that the network could not take down.
+        let (settings, client) = (node::network_config(&config, &place), clients.node(&place.node_name));
+        supervisor.start("network", OnFailure::Restart, move |scope| {
+            node::run_network(settings.clone(), client.clone(), scope)
+        });
+        let agent = node::Agent {
+            settings: node::kubelet_config(&config, &place),
+            client: clients.node(&place.node_name),
+            services: cache.store(),
+            tls: Arc::new(pki::tls::server(Arc::clone(&kubelet_serving), authority)?),
+        };
+        supervisor.start("kubelet", OnFailure::Restart, move |scope| node::run_kubelet(agent.clone(), scope));
+    }
+
+    let shown = vec![
+        Shown { profile: identity::api_server_profile(&config, &place), serving },
+        Shown { profile: identity::kubelet_serving_profile(&place), serving: kubelet_serving },
+    ];
+    let directory = Arc::clone(&identity.directory);
+    supervisor.start("certificates", OnFailure::Restart, move |scope| {
+        certificates::renew(Arc::clone(&directory), shown.clone(), scope)
+    });
+    tell_service_manager();
     supervisor.run_until(stop).await?;
     info!("coracle has stopped");
     Ok(())
+}
+
+/// Says READY=1 to systemd, if it started us. Whether it heard makes no difference here.
+fn tell_service_manager() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        warn!(error = &error as &dyn std::error::Error, "the service manager was not told that we are ready");
+    }
 }
 
 fn start_controllers(
@@ -96,16 +133,4 @@ fn start_proxy(supervisor: &mut Supervisor, settings: proxy::Config, cache: Cach
         let (settings, cache) = (settings.clone(), cache.clone());
         async move { Ok(proxy::run(settings, proxy::NetfilterKernel::open()?, &cache, scope).await?) }
     });
-}
-
-/// `coracle reset`: takes away what a stopped `coracle up` left on the machine.
-///
-/// # Errors
-/// What could not be removed.
-pub(crate) async fn reset(config: Config, really: bool) -> anyhow::Result<()> {
-    if let Err(error) = identity::check_not_running(&config) {
-        return Err(error.context("stop coracle first"));
-    }
-    let _ = really;
-    Ok(())
 }

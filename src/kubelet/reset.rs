@@ -104,8 +104,11 @@ async fn remove_pods(config: &KubeletConfig, removed: &mut Removed) {
 fn remove_tree(root: &Path) -> io::Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
     let below = format!("{}/", root.display());
-    let mut points: Vec<&str> =
-        mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|point| point.starts_with(&below)).collect();
+    let mut points: Vec<&str> = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .filter(|point| point.starts_with(&below))
+        .collect();
     points.sort_unstable_by_key(|point| std::cmp::Reverse(point.len()));
     for point in points {
         // Lazily: a process that still stands in it must not keep the rest.

@@ -19,7 +19,8 @@ use tempfile::TempDir;
 
 /// Where `make test` put a program.
 pub(crate) fn tool(variable: &str) -> PathBuf {
-    let path = env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: run these tests by `make test`"));
+    let path = env::var_os(variable)
+        .unwrap_or_else(|| panic!("{variable} is not set: run these tests by `make test`"));
     PathBuf::from(path)
 }
 
@@ -115,7 +116,12 @@ impl Host {
     pub(crate) fn up(&mut self) {
         self.start();
         self.eventually("the node is Ready", Duration::from_secs(60), |host| {
-            let ready = host.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}"]);
+            let ready = host.kubectl(&[
+                "get",
+                "nodes",
+                "-o",
+                "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}",
+            ]);
             (ready.stdout == b"True").then_some(()).ok_or_else(|| text(&ready))
         });
     }
@@ -160,7 +166,12 @@ impl Host {
     #[track_caller]
     pub(crate) fn k(&self, arguments: &[&str]) -> String {
         let output = self.kubectl(arguments);
-        assert!(output.status.success(), "kubectl {arguments:?}: {}\n--- log\n{}", text(&output), self.log_tail());
+        assert!(
+            output.status.success(),
+            "kubectl {arguments:?}: {}\n--- log\n{}",
+            text(&output),
+            self.log_tail()
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -183,12 +194,21 @@ impl Host {
     /// The body of a page, fetched inside the host; `Err` tells why there is none.
     pub(crate) fn fetch(&self, url: &str) -> Result<String, String> {
         let output = self.inside("curl").args(["-sS", "-f", "--max-time", "3", url]).output().unwrap();
-        if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Err(text(&output)) }
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(text(&output))
+        }
     }
 
     /// Looks again until `look` is content, or fails with its last complaint when `deadline` has passed.
     #[track_caller]
-    pub(crate) fn eventually<T>(&self, what: &str, deadline: Duration, mut look: impl FnMut(&Self) -> Result<T, String>) -> T {
+    pub(crate) fn eventually<T>(
+        &self,
+        what: &str,
+        deadline: Duration,
+        mut look: impl FnMut(&Self) -> Result<T, String>,
+    ) -> T {
         let until = Instant::now() + deadline;
         loop {
             match look(self) {
@@ -204,8 +224,14 @@ impl Host {
     /// The ids of all running containers, sandboxes not included.
     pub(crate) fn running_containers(&self) -> Vec<String> {
         let socket = self.directory.path().join("run/containerd.sock");
-        let output = Command::new("ctr").arg("--address").arg(socket).args(["-n", "k8s.io", "tasks", "ls", "-q"]).output().unwrap();
-        let mut ids: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_string).collect();
+        let output = Command::new("ctr")
+            .arg("--address")
+            .arg(socket)
+            .args(["-n", "k8s.io", "tasks", "ls", "-q"])
+            .output()
+            .unwrap();
+        let mut ids: Vec<String> =
+            String::from_utf8(output.stdout).unwrap().lines().map(str::to_string).collect();
         ids.sort();
         ids
     }
@@ -218,8 +244,12 @@ impl Drop for Host {
         }
         self.stop_coracle();
         // What follows must not stop at a failure: the rest has to go too.
-        let reset = self.inside(tool("CORACLE_BIN")).args(["reset", "--yes", "--config"]).arg(self.config()).output();
-        let stop = self.inside(repository().join("deploy/runtime.sh")).args(["stop", &self.state(), &self.run()]).output();
+        let reset =
+            self.inside(tool("CORACLE_BIN")).args(["reset", "--yes", "--config"]).arg(self.config()).output();
+        let stop = self
+            .inside(repository().join("deploy/runtime.sh"))
+            .args(["stop", &self.state(), &self.run()])
+            .output();
         let delete = Command::new("ip").args(["netns", "del", &self.namespace]).output();
         for output in [reset, stop, delete].into_iter().flatten() {
             if !output.status.success() {

@@ -71,32 +71,69 @@ fn apply(host: &Host) {
 fn get(host: &Host) {
     let wide = host.k(&["get", "pods", "-o", "wide"]);
     let heading: Vec<&str> = wide.lines().next().unwrap().split_whitespace().collect();
-    assert_eq!(heading, ["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE", "NOMINATED", "NODE", "READINESS", "GATES"]);
+    assert_eq!(
+        heading,
+        [
+            "NAME",
+            "READY",
+            "STATUS",
+            "RESTARTS",
+            "AGE",
+            "IP",
+            "NODE",
+            "NOMINATED",
+            "NODE",
+            "READINESS",
+            "GATES"
+        ]
+    );
     let rows: Vec<&str> = wide.lines().skip(1).collect();
     assert_eq!(rows.len(), 2, "{wide}");
     assert!(rows.iter().all(|row| row.contains("1/1     Running   0") && row.contains("10.244.")), "{wide}");
 
     let deployment = host.k(&["get", "deploy"]);
-    assert!(deployment.starts_with("NAME   READY   UP-TO-DATE   AVAILABLE   AGE\ndemo   2/2     2            2 "), "{deployment}");
+    assert!(
+        deployment.starts_with("NAME   READY   UP-TO-DATE   AVAILABLE   AGE\ndemo   2/2     2            2 "),
+        "{deployment}"
+    );
     let services = host.k(&["get", "svc"]);
     assert!(services.contains("kubernetes   ClusterIP   10.96.0.1 "), "{services}");
     assert!(services.contains("80:30080/TCP"), "{services}");
     let yaml = host.k(&["get", "deployment", "demo", "-o", "yaml"]);
     assert!(yaml.starts_with("apiVersion: apps/v1\nkind: Deployment\n"), "{yaml}");
     assert!(yaml.contains("maxSurge: 25%"), "defaults are filled in: {yaml}");
-    let names = host.k(&["get", "pods", "-l", "app=demo", "-o", "custom-columns=NAME:.metadata.name,NODE:.spec.nodeName"]);
+    let names = host.k(&[
+        "get",
+        "pods",
+        "-l",
+        "app=demo",
+        "-o",
+        "custom-columns=NAME:.metadata.name,NODE:.spec.nodeName",
+    ]);
     assert!(names.starts_with("NAME ") && names.lines().count() == 3, "{names}");
     let node = host.k(&["get", "nodes"]);
     assert!(node.contains(" Ready ") && node.contains("v1.36"), "{node}");
     let all = host.k(&["get", "all", "-A"]);
     assert!(all.contains("replicaset.apps/demo-"), "{all}");
-    assert!(host.k_fails(&["get", "pod", "nobody"]).contains("Error from server (NotFound): pods \"nobody\" not found"));
-    assert!(host.k_fails(&["get", "widgets"]).contains("the server doesn't have a resource type \"widgets\""));
+    assert!(
+        host.k_fails(&["get", "pod", "nobody"])
+            .contains("Error from server (NotFound): pods \"nobody\" not found")
+    );
+    assert!(
+        host.k_fails(&["get", "widgets"]).contains("the server doesn't have a resource type \"widgets\"")
+    );
 }
 
 fn describe(host: &Host) {
     let pod = host.k(&["describe", "pods", "-l", "app=demo"]);
-    for words in ["Successfully assigned default/demo-", "Created container", "Started container", "QoS Class:", "Readiness:", "kube-api-access-"] {
+    for words in [
+        "Successfully assigned default/demo-",
+        "Created container",
+        "Started container",
+        "QoS Class:",
+        "Readiness:",
+        "kube-api-access-",
+    ] {
         assert!(pod.contains(words), "{words} in {pod}");
     }
     let node = host.k(&["describe", "nodes"]);
@@ -120,7 +157,10 @@ fn label(host: &Host) {
     assert_eq!(host.k(&["label", "deployment", "demo", "tier=web"]), "deployment.apps/demo labeled\n");
     let found = host.k(&["get", "deployments", "-l", "tier in (web),!gone", "-o", "name"]);
     assert_eq!(found, "deployment.apps/demo\n");
-    assert!(host.k_fails(&["label", "deployment", "demo", "bad=a/b"]).contains("a valid label must be an empty string or consist of alphanumeric characters"));
+    assert!(
+        host.k_fails(&["label", "deployment", "demo", "bad=a/b"])
+            .contains("a valid label must be an empty string or consist of alphanumeric characters")
+    );
     host.k(&["annotate", "deployment", "demo", "note=seen"]);
     assert_eq!(host.k(&["get", "deployment", "demo", "-o", "jsonpath={.metadata.annotations.note}"]), "seen");
 }
@@ -137,8 +177,14 @@ fn scale(host: &Host) {
 }
 
 fn rollout(host: &Host) {
-    let image = |host: &Host| host.k(&["get", "deploy", "demo", "-o", "jsonpath={.spec.template.spec.containers[0].env[0].value}"]);
-    let environment = |value: &str| format!(r#"{{"spec":{{"template":{{"spec":{{"containers":[{{"name":"web","env":[{{"name":"GENERATION","value":"{value}"}}]}}]}}}}}}}}"#);
+    let image = |host: &Host| {
+        host.k(&["get", "deploy", "demo", "-o", "jsonpath={.spec.template.spec.containers[0].env[0].value}"])
+    };
+    let environment = |value: &str| {
+        format!(
+            r#"{{"spec":{{"template":{{"spec":{{"containers":[{{"name":"web","env":[{{"name":"GENERATION","value":"{value}"}}]}}]}}}}}}}}"#
+        )
+    };
     for value in ["one", "two"] {
         // A strategic merge patch, as `kubectl edit` sends: the list of containers is merged by name.
         host.k(&["patch", "deployment", "demo", "-p", &environment(value)]);
@@ -162,7 +208,8 @@ fn rollout(host: &Host) {
 fn logs(host: &Host) {
     host.apply(TALKER);
     host.k(&["wait", "--for=condition=Ready", "pod/talker", "--timeout=60s"]);
-    let mut follow = host.kubectl_command().args(["logs", "-f", "talker"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut follow =
+        host.kubectl_command().args(["logs", "-f", "talker"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
     let seen: Vec<String> = lines.by_ref().take(8).map(Result::unwrap).collect();
     follow.kill().unwrap();
@@ -172,13 +219,25 @@ fn logs(host: &Host) {
     assert_eq!(host.k(&["logs", "talker", "--tail=1"]).lines().count(), 1);
     assert!(host.k(&["logs", "talker", "--timestamps", "--tail=1"]).starts_with("20"));
     assert!(!host.k(&["logs", "talker", "--since=1s"]).contains("line 0\n"));
-    assert!(host.k_fails(&["logs", "talker", "--previous"]).contains("previous terminated container \"main\" in pod \"talker\" not found"));
-    assert!(host.k_fails(&["logs", "talker", "-c", "other"]).contains("container other is not valid for pod talker"));
+    assert!(
+        host.k_fails(&["logs", "talker", "--previous"])
+            .contains("previous terminated container \"main\" in pod \"talker\" not found")
+    );
+    assert!(
+        host.k_fails(&["logs", "talker", "-c", "other"])
+            .contains("container other is not valid for pod talker")
+    );
 }
 
 fn exec(host: &Host) {
     assert_eq!(host.k(&["exec", "talker", "--", "echo", "hello"]), "hello\n");
-    let mut cat = host.kubectl_command().args(["exec", "-i", "talker", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut cat = host
+        .kubectl_command()
+        .args(["exec", "-i", "talker", "--", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     // `cat` ends when its input does: this needs the half-close of WebSocket v5.
     cat.stdin.take().unwrap().write_all(b"through and back").unwrap();
     let output = cat.wait_with_output().unwrap();
@@ -189,10 +248,20 @@ fn exec(host: &Host) {
 }
 
 fn port_forward(host: &Host) {
-    let mut forward = host.kubectl_command().args(["port-forward", "deployment/demo", ":8080"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut forward = host
+        .kubectl_command()
+        .args(["port-forward", "deployment/demo", ":8080"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut first = String::new();
     BufReader::new(forward.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();
-    let port = first.split_whitespace().nth(2).and_then(|address| address.rsplit(':').next()).unwrap_or_else(|| panic!("{first}")).to_string();
+    let port = first
+        .split_whitespace()
+        .nth(2)
+        .and_then(|address| address.rsplit(':').next())
+        .unwrap_or_else(|| panic!("{first}"))
+        .to_string();
     let pages: Vec<_> = (0..3).map(|_| host.fetch(&format!("http://127.0.0.1:{port}/"))).collect();
     forward.kill().unwrap();
     forward.wait().unwrap();
@@ -202,7 +271,12 @@ fn port_forward(host: &Host) {
 }
 
 fn watch(host: &Host) {
-    let mut watch = host.kubectl_command().args(["get", "configmaps", "--watch-only", "-o", "name"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut watch = host
+        .kubectl_command()
+        .args(["get", "configmaps", "--watch-only", "-o", "name"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     // The watch may start after the first of these: it sees one of them, and later the others.
     let names: Vec<String> = (0..50).map(|n| format!("watched-{n}")).collect();
@@ -229,14 +303,20 @@ fn strict_decoding(host: &Host) {
     let said = host.k_fails(&["apply", "-f", file.path().to_str().unwrap()]);
     assert!(said.contains("strict decoding error: unknown field \"spec.replica\""), "{said}");
     let said = host.k_fails(&["create", "deployment", "Bad_Name", "--image=x"]);
-    assert!(said.contains("a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters"), "{said}");
+    assert!(
+        said.contains("a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters"),
+        "{said}"
+    );
 }
 
 fn missing_image(host: &Host) {
     host.k(&["run", "missing", "--image=127.0.0.1:1/nothing:here", "--restart=Never"]);
     let message = host.eventually("the image is not found", SECONDS_60, |host| {
-        let waiting = host.k(&["get", "pod", "missing", "-o", "jsonpath={.status.containerStatuses[0].state.waiting}"]);
-        (waiting.contains("ErrImagePull") || waiting.contains("ImagePullBackOff")).then_some(waiting.clone()).ok_or(waiting)
+        let waiting =
+            host.k(&["get", "pod", "missing", "-o", "jsonpath={.status.containerStatuses[0].state.waiting}"]);
+        (waiting.contains("ErrImagePull") || waiting.contains("ImagePullBackOff"))
+            .then_some(waiting.clone())
+            .ok_or(waiting)
     });
     assert!(message.contains("127.0.0.1:1/nothing:here"), "{message}");
     let events = host.k(&["get", "events", "--field-selector", "involvedObject.name=missing,reason=Failed"]);
@@ -282,14 +362,18 @@ spec:
     );
     host.k(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/configured", "--timeout=60s"]);
     let said = host.k(&["logs", "configured"]);
-    let expected = format!("blue round hunter2 {} 16777216\nmade by init\nbluehunter2annotateddefault1234\n", Host::ADDRESS);
+    let expected = format!(
+        "blue round hunter2 {} 16777216\nmade by init\nbluehunter2annotateddefault1234\n",
+        Host::ADDRESS
+    );
     assert_eq!(said, expected);
     host.k(&["delete", "pod", "configured"]);
 }
 
 fn can_i(host: &Host) {
     assert_eq!(host.k(&["auth", "can-i", "create", "pods"]), "yes\n");
-    let refused = host.kubectl(&["auth", "can-i", "list", "secrets", "--as=system:serviceaccount:default:default"]);
+    let refused =
+        host.kubectl(&["auth", "can-i", "list", "secrets", "--as=system:serviceaccount:default:default"]);
     assert_eq!(String::from_utf8_lossy(&refused.stdout), "no\n");
     let who = host.k(&["auth", "whoami"]);
     assert!(who.contains("system:masters") || who.contains("cluster-admins"), "{who}");

@@ -55,7 +55,8 @@ fn flushed_rules_come_back() {
     for attack in ["flush ruleset", "flush table ip coracle-proxy"] {
         let output = host.inside("nft").args(attack.split(' ')).output().unwrap();
         assert!(output.status.success(), "nft {attack}: {}", String::from_utf8_lossy(&output.stderr));
-        let page = host.eventually("the page is served again", Duration::from_secs(30), |host| host.fetch(&url));
+        let page =
+            host.eventually("the page is served again", Duration::from_secs(30), |host| host.fetch(&url));
         assert!(page.contains("Hello"), "{page}");
     }
 }
@@ -64,7 +65,12 @@ fn flushed_rules_come_back() {
 fn a_second_start_on_a_used_port_says_which() {
     let mut host = Host::new("port");
     host.up();
-    let output = host.inside(crate::host::tool("CORACLE_BIN")).args(["up", "--config"]).arg(host.config()).output().unwrap();
+    let output = host
+        .inside(crate::host::tool("CORACLE_BIN"))
+        .args(["up", "--config"])
+        .arg(host.config())
+        .output()
+        .unwrap();
     assert!(!output.status.success());
     let said = crate::host::text(&output);
     assert!(said.contains("in use") || said.contains("already runs"), "{said}");
@@ -74,8 +80,13 @@ fn a_second_start_on_a_used_port_says_which() {
 fn a_wrong_configuration_is_refused_with_every_mistake() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.yaml");
-    std::fs::write(&file, "kind: CoracleConfiguration\nserver: {port: 0}\nnetwork: {podCIDR: nonsense}\n").unwrap();
-    let output = std::process::Command::new(crate::host::tool("CORACLE_BIN")).args(["up", "--config"]).arg(&file).output().unwrap();
+    std::fs::write(&file, "kind: CoracleConfiguration\nserver: {port: 0}\nnetwork: {podCIDR: nonsense}\n")
+        .unwrap();
+    let output = std::process::Command::new(crate::host::tool("CORACLE_BIN"))
+        .args(["up", "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("config.yaml:2: server.port: must be between 1 and 65535"), "{said}");

@@ -48,7 +48,6 @@ impl Patch {
         }
     }
 
-    /// Applies to an object.
     /// The patch in a complaint about it, as upstream prints it: Go's `%+v`.
     pub(crate) fn shown(&self) -> String {
         match self {

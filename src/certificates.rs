@@ -1,0 +1,43 @@
+//! Keeps the serving certificates of this process young, without a restart and without dropping a connection.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use lifecycle::{BoxError, Scope};
+use pki::{Directory, Profile, tls::Serving};
+use tracing::info;
+
+/// A clock that was set, or a file that was put back, is noticed at the latest after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(12 * 3600);
+
+/// A certificate in use, and what it is made from.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown {
+    pub(crate) profile: Profile,
+    pub(crate) serving: Arc<Serving>,
+}
+
+/// Renews what is due, until `scope` is cancelled.
+pub(crate) async fn renew(
+    directory: Arc<Directory>,
+    shown: Vec<Shown>,
+    scope: Scope,
+) -> Result<(), BoxError> {
+    loop {
+        let now = Timestamp::now();
+        let mut wait = LOOK_AGAIN;
+        for Shown { profile, serving } in &shown {
+            // The stored one while it is young enough, else a new one.
+            let issued = directory.ensure(profile, now)?;
+            serving.replace(&issued)?;
+            let due = pki::renewal_time(&issued.certificate);
+            wait = wait.min(Duration::try_from(due.duration_since(now)).unwrap_or_default());
+            info!(certificate = profile.file_stem(), renewed_at = %due, "serving certificate is in use");
+        }
+        tokio::select! {
+            () = scope.cancelled() => return Ok(()),
+            // Never in a tight loop, whatever the clock says.
+            () = tokio::time::sleep(wait.max(Duration::from_secs(60))) => {}
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `coracle reset`: takes away what a stopped `coracle up` left on the machine, and tells what it was.
+#![expect(clippy::print_stdout, reason = "what was removed is told to the person who asked for it")]
+
+use std::{io, path::Path};
+
+use anyhow::bail;
+use config::Config;
+
+use crate::{
+    identity::{self, Place},
+    node,
+};
+
+/// # Errors
+/// When something could not be removed: each thing was named before.
+pub(crate) async fn reset(config: &Config, really: bool) -> anyhow::Result<()> {
+    identity::check_not_running(config).map_err(|error| error.context("stop coracle first"))?;
+    if !really {
+        println!("This would remove from this machine:");
+        println!("  every pod of the container runtime at {}", config.runtime.endpoint);
+        println!("  the pod network, the rules of Services, and the sysctls that were changed for them");
+        println!("  {}, {}", config.kubelet.root_dir.display(), config.kubelet.pod_logs_dir.display());
+        println!(
+            "  the cluster itself: the store, certificates and kubeconfig in {}",
+            config.state_dir.display()
+        );
+        println!("Say `coracle reset --yes` to do it.");
+        return Ok(());
+    }
+    let place = Place::of(config)?;
+    let mut failed = Vec::new();
+    // Pods first: taking their network down needs the network's own files.
+    let pods = kubelet::reset::reset(&node::kubelet_config(config, &place)).await;
+    println!("removed {} pods", pods.pods);
+    failed.extend(pods.failed.iter().map(|error| chain(error)));
+    let network = network::reset(&node::network_config(config, &place)).await;
+    for what in &network.removed {
+        println!("removed {what}");
+    }
+    failed.extend(network.failed);
+    match proxy::cleanup().await {
+        Ok(()) => println!("removed the rules of Services"),
+        Err(error) => failed.push(chain(&error)),
+    }
+    for name in ["store", "pki", "network", "admin.kubeconfig"] {
+        match remove(&config.state_dir.join(name)) {
+            Ok(()) => {}
+            Err(error) => failed.push(format!("remove {}: {error}", config.state_dir.join(name).display())),
+        }
+    }
+    for failure in &failed {
+        println!("FAILED  {failure}");
+    }
+    if !failed.is_empty() {
+        bail!(
+            "{} things could not be removed; mend what they name and run `coracle reset --yes` again",
+            failed.len()
+        );
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// An error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -22,6 +22,8 @@ use crate::{
 
 /// For the other side to accept the streams.
 const REPLIES: Duration = Duration::from_secs(30);
+/// For the client to say goodbye too.
+const LINGER: Duration = Duration::from_secs(2);
 /// A Status is small; more of an error is not kept.
 const MAX_ERROR: usize = 64 * 1024;
 /// Answers to pings that wait to be written.
@@ -81,7 +83,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     R: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut to_client, from_client) = socket.split();
+    let (mut to_client, mut from_client) = socket.split();
     let (read, write) = tokio::io::split(remote);
     let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
     let streams = Streams::new(wanted);
@@ -99,7 +101,7 @@ where
             let mut outwards = Outwards { open: streams.incoming(), error: BytesMut::new(), control };
             tokio::select! {
                 ended = outwards.run(early, &mut reader, &mut to_client) => ended,
-                ended = inwards(&streams, from_client, controls, &mut writer) => return ended,
+                ended = inwards(&streams, &mut from_client, controls, &mut writer) => return ended,
             }
         }
     };
@@ -110,6 +112,9 @@ where
     to_client.send(websocket::goodbye()).await.map_err(websocket::io_error)?;
     // The command has ended: whether the other side still listens does not matter.
     drop(writer.close().await);
+    // To close with input unread would reset the connection, and the client might lose what it has not read yet.
+    let leave = async { while from_client.next().await.is_some_and(|message| message.is_ok()) {} };
+    drop(timeout(LINGER, leave).await);
     ended
 }
 
@@ -155,7 +160,7 @@ where
 /// The client's messages, and answers to pings, until the client goes.
 async fn inwards<C, W>(
     streams: &Streams,
-    mut client: C,
+    client: &mut C,
     mut controls: mpsc::Receiver<Frame>,
     writer: &mut FrameWriter<W>,
 ) -> io::Result<()>

@@ -53,13 +53,14 @@ async fn ends() -> (WebSocketStream<DuplexStream>, WebSocketStream<DuplexStream>
     )
 }
 
-/// All binary messages until the close.
+/// All binary messages, until both have said goodbye.
 async fn rest(client: &mut WebSocketStream<DuplexStream>) -> Vec<Bytes> {
     let mut seen = Vec::new();
     loop {
         match client.next().await {
             Some(Ok(Message::Binary(bytes))) => seen.push(bytes),
-            Some(Ok(Message::Close(_))) | None => return seen,
+            Some(Ok(Message::Close(_))) => {}
+            None => return seen,
             other => panic!("{other:?}"),
         }
     }
@@ -174,6 +175,7 @@ async fn output_flows_while_input_is_stuck() {
             while let Some(Ok(Message::Binary(bytes))) = stream.next().await {
                 seen += usize::from(bytes.len() > 1);
             }
+            assert!(stream.next().await.is_none());
             seen
         };
         tokio::join!(input, output, reading).2

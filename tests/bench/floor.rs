@@ -26,14 +26,9 @@ pub(crate) struct Floor {
 
 impl Floor {
     pub(crate) async fn new(host: &Host) -> anyhow::Result<Self> {
-        let config = fs::read_to_string(host.config()).context("read the host's configuration")?;
-        let value = |key: &str| {
-            let found = config.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(':'));
-            found.map(str::trim).ok_or_else(|| anyhow!("the host's configuration has no {key}"))
-        };
-        let channel = Endpoint::from_shared(value("endpoint")?.to_string())?.connect().await?;
-        // Beside the pods' cgroup, under the root that goes with the host.
-        let cgroup_parent = format!("{}/floor", value("cgroupRoot")?);
+        let channel = Endpoint::from_shared(setting(host, "endpoint")?)?.connect().await?;
+        // Beside the pods' cgroup.
+        let cgroup_parent = format!("{}/floor", setting(host, "cgroupRoot")?);
         let logs = Path::new(&host.state()).join("floor");
         fs::create_dir_all(&logs).context("create a directory for logs")?;
         Ok(Self { runtime: RuntimeServiceClient::new(channel), cgroup_parent, logs })
@@ -82,6 +77,46 @@ impl Floor {
             ..Default::default()
         }
     }
+}
+
+fn setting(host: &Host, key: &str) -> anyhow::Result<String> {
+    let config = fs::read_to_string(host.config()).context("read the host's configuration")?;
+    let found = config.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(':'));
+    found
+        .map(|value| value.trim().to_string())
+        .ok_or_else(|| anyhow!("the host's configuration has no {key}"))
+}
+
+/// The cgroups that the runtime made for the floor's sandboxes; removed with this value, which must outlive the host.
+pub(crate) struct Cgroups(String);
+
+impl Cgroups {
+    pub(crate) fn of(host: &Host) -> anyhow::Result<Self> {
+        Ok(Self(setting(host, "cgroupRoot")?.trim_start_matches('/').to_string()))
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        let trees = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+        // The tree of cgroup v2 itself, and each controller's of v1.
+        for tree in trees.chain(["/sys/fs/cgroup".into()]) {
+            let root = tree.join(&self.0);
+            remove_groups(&root.join("floor"));
+            // Only if nothing else is in it.
+            drop(fs::remove_dir(root));
+        }
+    }
+}
+
+/// Removes a cgroup after those in it. A group that still holds a process stays, and its parents.
+fn remove_groups(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_groups(&entry.path());
+        }
+    }
+    drop(fs::remove_dir(group));
 }
 
 fn container() -> ContainerConfig {

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::{
     Report,
-    floor::Floor,
+    floor::{self, Floor},
     host::Host,
     inside::{Watcher, connect, eventually, inside, milliseconds, object},
     progress, ready,
@@ -56,7 +56,10 @@ struct Samples {
 
 pub(crate) fn measure(report: &mut Report) -> anyhow::Result<()> {
     let mut samples = Samples::default();
+    // Declared first, so dropped last: a cgroup can be removed when its host has ended all that was in it.
+    let _cgroups;
     let mut host = Host::new("benchpods");
+    _cgroups = floor::Cgroups::of(&host)?;
     ready::start(&mut host)?;
     let outcome = inside(&host, async || rounds(&host, &mut samples).await);
     report.extend(CREATE.measured(&samples.create, Some(("CRI", &samples.create_floor))));

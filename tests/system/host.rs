@@ -136,7 +136,7 @@ impl Host {
     /// Ends coracle as a service manager would.
     pub(crate) fn stop_coracle(&mut self) {
         let Some(mut child) = self.coracle.take() else { return };
-        drop(kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM));
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).ok();
         let until = Instant::now() + Duration::from_secs(20);
         while child.try_wait().is_ok_and(|ended| ended.is_none()) {
             if Instant::now() > until {

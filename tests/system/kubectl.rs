@@ -125,11 +125,12 @@ fn get(host: &Host) {
 }
 
 fn describe(host: &Host) {
-    let pod = host.k(&["describe", "pods", "-l", "app=demo"]);
+    let name = host.k(&["get", "pods", "-l", "app=demo", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let pod = host.k(&["describe", "pod", &name]);
     for words in [
         "Successfully assigned default/demo-",
-        "Created container",
-        "Started container",
+        "Container created",
+        "Container started",
         "QoS Class:",
         "Readiness:",
         "kube-api-access-",

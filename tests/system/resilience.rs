@@ -92,3 +92,15 @@ fn a_wrong_configuration_is_refused_with_every_mistake() {
     assert!(said.contains("config.yaml:2: server.port: must be between 1 and 65535"), "{said}");
     assert!(said.contains("config.yaml:3: network.podCIDR: \"nonsense\" is not an address range"), "{said}");
 }
+
+/// The aim is 60 MB (tests/bench measures it); this is the limit beyond which something is wrong.
+#[test]
+fn the_whole_system_stays_within_its_memory_budget() {
+    let mut host = Host::new("memory");
+    host.up();
+    demo(&host);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", host.coracle_pid())).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    let resident_kb: u64 = resident.unwrap().trim().parse().unwrap();
+    assert!(resident_kb < 100_000, "{resident_kb} kB");
+}

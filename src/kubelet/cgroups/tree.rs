@@ -123,11 +123,19 @@ impl Cgroups {
         Ok(found)
     }
 
-    /// Removes all of it, with what runs in it.
+    /// Removes all of it, with what runs in it, and the configured root if nobody else uses it.
     pub fn reset(&self) -> io::Result<()> {
         let mut state = self.state.lock();
         for tree in self.hierarchy.trees.keys() {
-            remove_tree(&tree.join(self.naming.kubepods()))?;
+            let kubepods = tree.join(self.naming.kubepods());
+            remove_tree(&kubepods)?;
+            // Upwards as far as the directories are empty; somebody else's cgroup in one keeps it.
+            let above = kubepods.ancestors().skip(1).take_while(|above| above != tree);
+            for empty in above {
+                if fs::remove_dir(empty).is_err() {
+                    break;
+                }
+            }
         }
         *state = State::default();
         Ok(())

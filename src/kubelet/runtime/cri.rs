@@ -118,10 +118,8 @@ impl CriRuntime {
                 Ok(self.call(Operation::Attach, client.attach(request)).await?.url)
             }
             StreamRequest::PortForward { sandbox, ports } => {
-                let request = cri::PortForwardRequest {
-                    pod_sandbox_id: sandbox.as_str().into(),
-                    port: ports.clone(),
-                };
+                let request =
+                    cri::PortForwardRequest { pod_sandbox_id: sandbox.as_str().into(), port: ports.clone() };
                 Ok(self.call(Operation::PortForward, client.port_forward(request)).await?.url)
             }
         }

@@ -137,8 +137,10 @@ async fn pings_of_the_runtime_are_answered_and_those_of_the_client_too() {
         assert_eq!(client.next().await.unwrap().unwrap(), Message::Binary(b"\x01".as_slice().into()));
         assert_eq!(client.next().await.unwrap().unwrap(), Message::Pong("x".into()));
         client.close(None).await.unwrap();
+        // Held until the translation has ended: its end would be a lost connection, which races with the close.
+        runtime
     };
-    let (ended, ()) = tokio::join!(translate(server, near, IO), talk);
+    let (ended, _runtime) = tokio::join!(translate(server, near, IO), talk);
     ended.unwrap();
 }
 

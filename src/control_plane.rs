@@ -103,11 +103,16 @@ impl ControlPlane {
     /// Serves the API over TLS until `scope` is cancelled.
     pub(crate) async fn serve(
         server: Server,
+        listener: Option<TcpListener>,
         address: std::net::SocketAddr,
         tls: Arc<rustls::ServerConfig>,
         scope: Scope,
     ) -> Result<(), BoxError> {
-        let listener = TcpListener::bind(address).await?;
+        // At the start it listens already; after a failure it has to do so again.
+        let listener = match listener {
+            Some(listener) => listener,
+            None => TcpListener::bind(address).await?,
+        };
         info!(%address, "API server listens");
         server.serve(listener, tls, scope).await;
         Ok(())

@@ -1,11 +1,11 @@
 //! Who this machine is: its name and address, and the certificates that prove it.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use config::Config;
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -138,14 +138,28 @@ fn admin_kubeconfig(directory: &Directory, admin: &Issued, server: &str) -> Stri
     })
 }
 
-/// Refuses to start where another process already serves; the port's owner is named by `ss -ltnp`.
-pub(crate) fn check_not_running(config: &Config) -> anyhow::Result<()> {
-    let address = SocketAddr::new(config.server.bind_address, config.server.port);
-    if let Err(error) = std::net::TcpListener::bind(address) {
-        bail!(
+/// Takes the API server's port, or says who may have it.
+///
+/// # Errors
+/// When another process listens there.
+pub(crate) fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+    let address = api_address(config);
+    let listener = TcpListener::bind(address).map_err(|error| {
+        anyhow!(
             "the API server cannot listen on {address} ({error}); another coracle may run already (`coracle status` tells), \
              or another program has the port (`ss -ltnp` names it; server.port in the configuration chooses another)"
-        );
-    }
-    Ok(())
+        )
+    })?;
+    listener.set_nonblocking(true).context("make the API server's socket asynchronous")?;
+    Ok(listener)
+}
+
+pub(crate) fn api_address(config: &Config) -> SocketAddr {
+    SocketAddr::new(config.server.bind_address, config.server.port)
+}
+
+/// # Errors
+/// When a process of this configuration serves.
+pub(crate) fn check_not_running(config: &Config) -> anyhow::Result<()> {
+    listen(config).map(drop)
 }

@@ -1,12 +1,13 @@
 //! Builds every component, in start order: the table of contents of the process.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use client::{Cache, Client, Recorder};
 use config::Config;
 use lifecycle::{OnFailure, Scope, Supervisor};
 use netlink::nft::Family;
-use pki::tls::Serving;
+use pki::{Directory, Profile, tls::Serving};
+use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::{
@@ -21,7 +22,8 @@ use crate::{
 /// # Errors
 /// What could not be started, or which component failed for good.
 pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    identity::check_not_running(&config)?;
+    // Before anything else is touched: two processes on one state would be told apart by this.
+    let listener = TcpListener::from_std(identity::listen(&config)?)?;
     let place = Place::of(&config)?;
     let identity = Identity::ensure(&config, &place)?;
     info!(node = place.node_name, ip = %place.node_ip, version = env!("CARGO_PKG_VERSION"), "coracle starts");
@@ -31,17 +33,18 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
     let core = Scope::root("store");
     supervisor.adopt("store", core.clone());
     let authority = identity.directory.authority().certificate();
-    let kubelets = pki::tls::client(authority, Some(&identity.kubelet_client))?;
+    let calling = Serving::new(&identity.kubelet_client)?;
+    let kubelets = pki::tls::renewable_client(authority, Arc::clone(&calling))?;
     let control_plane = control_plane::build(&config, &place, identity.tokens, kubelets, &core).await?;
     supervisor.start("compaction", OnFailure::Restart, control_plane.compaction());
 
     let serving = Serving::new(&identity.api_server)?;
     let kubelet_serving = Serving::new(&identity.kubelet_serving)?;
     let tls = Arc::new(pki::tls::server(Arc::clone(&serving), authority)?);
-    let address = SocketAddr::new(config.server.bind_address, config.server.port);
-    let server = control_plane.server.clone();
+    let address = identity::api_address(&config);
+    let (server, mut first) = (control_plane.server.clone(), Some(listener));
     supervisor.start("apiserver", OnFailure::Restart, move |scope| {
-        ControlPlane::serve(server.clone(), address, Arc::clone(&tls), scope)
+        ControlPlane::serve(server.clone(), first.take(), address, Arc::clone(&tls), scope)
     });
 
     // One read cache for all controllers, the scheduler and the proxy; each writes as itself.
@@ -88,11 +91,9 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
     let shown = vec![
         Shown { profile: identity::api_server_profile(&config, &place), serving },
         Shown { profile: identity::kubelet_serving_profile(&place), serving: kubelet_serving },
+        Shown { profile: Profile::ApiServerKubeletClient, serving: calling },
     ];
-    let directory = Arc::clone(&identity.directory);
-    supervisor.start("certificates", OnFailure::Restart, move |scope| {
-        certificates::renew(Arc::clone(&directory), shown.clone(), scope)
-    });
+    start_renewals(&mut supervisor, Arc::clone(&identity.directory), shown);
     tell_service_manager();
     supervisor.run_until(stop).await?;
     info!("coracle has stopped");
@@ -104,6 +105,12 @@ fn tell_service_manager() {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(error = &error as &dyn std::error::Error, "the service manager was not told that we are ready");
     }
+}
+
+fn start_renewals(supervisor: &mut Supervisor, directory: Arc<Directory>, shown: Vec<Shown>) {
+    supervisor.start("certificates", OnFailure::Restart, move |scope| {
+        certificates::renew(Arc::clone(&directory), shown.clone(), scope)
+    });
 }
 
 fn start_controllers(

@@ -3,7 +3,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
+    client::ResolvesClientCert,
     crypto::{CryptoProvider, ring},
     server::{ClientHello, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier},
     sign::CertifiedKey,
@@ -23,7 +24,7 @@ pub enum TlsError {
     Setup(#[source] rustls::Error),
 }
 
-/// The certificate that a server shows, which can be renewed while it serves.
+/// The certificate that a server or a client shows, which can be renewed while it is in use.
 #[derive(Debug)]
 pub struct Serving {
     current: RwLock<Arc<CertifiedKey>>,
@@ -44,6 +45,16 @@ impl Serving {
 impl ResolvesServerCert for Serving {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl ResolvesClientCert for Serving {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -76,6 +87,15 @@ pub fn client(authority: &Certificate, identity: Option<&Issued>) -> Result<Clie
             .with_client_auth_cert(vec![issued.certificate.der.clone()], issued.key.private_der())
             .map_err(TlsError::Pair),
     }
+}
+
+/// As [`client`], with an identity that can be renewed while it is in use.
+pub fn renewable_client(authority: &Certificate, identity: Arc<Serving>) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Setup)?
+        .with_root_certificates(roots(authority)?);
+    Ok(builder.with_client_cert_resolver(identity))
 }
 
 fn roots(authority: &Certificate) -> Result<RootCertStore, TlsError> {

@@ -8,7 +8,7 @@ use tracing::{debug, error};
 
 use crate::{
     authn::PeerCertificates,
-    authz::{Attributes, Decision, forbidden},
+    authz::{Attributes, Authorizer, Decision, forbidden},
     body::Body,
     handlers::{self, respond},
     impersonate,
@@ -58,7 +58,7 @@ pub(crate) async fn answer(server: &Arc<Inner>, caller: Caller, request: Request
     response.headers_mut().insert(AUDIT_ID, audit_id);
     let private = HeaderValue::from_static("no-cache, private");
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(private);
-    server.metrics.observe(&seen, response.status(), started.elapsed());
+    server.metrics.observe(&server.api.registry.rows(), &seen, response.status(), started.elapsed());
     debug!(verb = seen.verb.as_ref(), path = seen.path, code = response.status().as_u16(), "request");
     response
 }
@@ -73,7 +73,7 @@ async fn steps(
 ) -> Result<Response<Body>, ApiError> {
     let user = authenticate(server, caller, &info, &parts).await?;
     let user = impersonate::impersonate(server.authorizer.as_ref(), user, &parts.headers)?;
-    authorize(server, &user, &info)?;
+    authorize(server.authorizer.as_ref(), &user, &info)?;
     let deadline = timeout(server, &info);
     let route = async move {
         if info.is_resource {
@@ -112,15 +112,30 @@ fn is_open(path: &str) -> bool {
         .any(|open| path == *open || path.strip_prefix(open).is_some_and(|rest| rest.starts_with('/')))
 }
 
-fn authorize(server: &Inner, user: &UserInfo, info: &RequestInfo) -> Result<(), ApiError> {
-    let attributes = Attributes::from(info);
+fn authorize(authorizer: &dyn Authorizer, user: &UserInfo, info: &RequestInfo) -> Result<(), ApiError> {
     if !info.is_resource && is_open(&info.path) {
         return Ok(());
     }
-    match server.authorizer.authorize(user, &attributes) {
-        Decision::Allow(_) => Ok(()),
-        Decision::NoOpinion(reason) | Decision::Deny(reason) => Err(forbidden(user, &attributes, &reason)),
+    let attributes = Attributes::from(info);
+    allowed(authorizer, user, &attributes)?;
+    if enters_a_pod(info) && info.verb != "create" {
+        return allowed(authorizer, user, &Attributes { verb: "create".into(), ..attributes });
     }
+    Ok(())
+}
+
+fn allowed(authorizer: &dyn Authorizer, user: &UserInfo, attributes: &Attributes) -> Result<(), ApiError> {
+    match authorizer.authorize(user, attributes) {
+        Decision::Allow(_) => Ok(()),
+        Decision::NoOpinion(reason) | Decision::Deny(reason) => Err(forbidden(user, attributes, &reason)),
+    }
+}
+
+/// WebSockets open with a GET, but who enters a pod does more than read it: `create` must be allowed too
+/// (upstream's `AuthorizePodWebsocketUpgradeCreatePermission`).
+fn enters_a_pod(info: &RequestInfo) -> bool {
+    let pods = info.is_resource && info.group.is_empty() && info.resource == "pods";
+    pods && matches!(info.subresource.as_str(), "exec" | "attach" | "portforward")
 }
 
 /// Watches and connections last; everything else has a time.
@@ -136,4 +151,40 @@ fn timed_out() -> ApiError {
 
 fn new_audit_id() -> HeaderValue {
     HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "reader" may get, "operator" may get and create.
+    struct Verbs;
+    impl Authorizer for Verbs {
+        fn authorize(&self, user: &UserInfo, attributes: &Attributes) -> Decision {
+            match (user.name.as_str(), attributes.verb.as_str()) {
+                (_, "get") | ("operator", "create") => Decision::Allow(String::new()),
+                _ => Decision::NoOpinion(String::new()),
+            }
+        }
+    }
+
+    fn ask(user: &str, method: &str, subresource: &str) -> Result<(), String> {
+        let path = format!("/api/v1/namespaces/ns/pods/web/{subresource}");
+        let info = request::parse(&method.parse().unwrap(), &path.parse().unwrap()).unwrap();
+        authorize(&Verbs, &UserInfo::new(user, &[]), &info).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn who_may_only_read_does_not_enter_a_pod_by_websocket() {
+        for subresource in ["exec", "attach", "portforward"] {
+            let told = format!(
+                "pods \"web\" is forbidden: User \"reader\" cannot create resource \"pods/{subresource}\" in API \
+                 group \"\" in the namespace \"ns\""
+            );
+            assert_eq!(ask("reader", "GET", subresource), Err(told));
+            assert_eq!(ask("operator", "GET", subresource), Ok(()));
+            assert_eq!(ask("operator", "POST", subresource), Ok(()));
+        }
+        assert_eq!(ask("reader", "GET", "log"), Ok(()));
+    }
 }

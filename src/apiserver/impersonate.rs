@@ -1,7 +1,9 @@
 //! Impersonation: acting as somebody else, where that is allowed (`Impersonate-*` headers).
 #![deny(clippy::disallowed_methods)]
 
-use http::HeaderMap;
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     authz::{Attributes, Authorizer, Decision},
@@ -25,21 +27,24 @@ pub(crate) fn impersonate(
     user: UserInfo,
     headers: &HeaderMap,
 ) -> Result<UserInfo, ApiError> {
-    let asked = |name: &str| headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    let extra: Vec<(String, String)> = headers
-        .iter()
-        .filter_map(|(name, value)| Some((name.as_str().strip_prefix(EXTRA)?, value.to_str().ok()?)))
-        .map(|(key, value)| (decode(key, false), value.to_string()))
-        .collect();
-    let name = asked(USER).next().unwrap_or_default();
-    let mut groups: Vec<String> = asked(GROUP).map(ToString::to_string).collect();
-    let uid = asked(UID).next().unwrap_or_default();
+    let asked = |name: &'static str| {
+        let name = HeaderName::from_static(name);
+        headers.get_all(&name).iter().map(|value| text(&name, value)).collect::<Result<Vec<&str>, _>>()
+    };
+    let mut extra: Vec<(String, String)> = Vec::new();
+    for (name, value) in headers {
+        if let Some(key) = name.as_str().strip_prefix(EXTRA) {
+            extra.push((decode(key, false), text(name, value)?.to_string()));
+        }
+    }
+    let name = asked(USER)?.first().copied().unwrap_or_default();
+    let mut groups: Vec<String> = asked(GROUP)?.into_iter().map(ToString::to_string).collect();
+    let uid = asked(UID)?.first().copied().unwrap_or_default();
     if name.is_empty() {
         if groups.is_empty() && uid.is_empty() && extra.is_empty() {
             return Ok(user);
         }
-        let message = "invalid impersonation request: requested without impersonating a user";
-        return Err(ApiError::bad_request(message));
+        return Err(without_user(uid, &groups, &extra));
     }
     check_name(authorizer, &user, name)?;
     for group in &groups {
@@ -63,6 +68,31 @@ pub(crate) fn impersonate(
         became.extra.entry(key).or_default().push(value);
     }
     Ok(became)
+}
+
+/// A header's text. One that cannot be read is refused: to pass over it would be to act as the caller.
+fn text<'a>(name: &HeaderName, value: &'a HeaderValue) -> Result<&'a str, ApiError> {
+    std::str::from_utf8(value.as_bytes()).map_err(|_| {
+        ApiError::bad_request(format!("invalid impersonation request: header {name} is not valid UTF-8"))
+    })
+}
+
+/// Upstream shows what was asked for as Go writes a `user.DefaultInfo`.
+fn without_user(uid: &str, groups: &[String], extra: &[(String, String)]) -> ApiError {
+    let list = |values: &[String]| values.iter().map(|value| quote(value)).collect::<Vec<_>>().join(", ");
+    let groups = if groups.is_empty() { "(nil)".into() } else { format!("{{{}}}", list(groups)) };
+    let mut by_key: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (key, value) in extra {
+        by_key.entry(key).or_default().push(value.clone());
+    }
+    let pairs: Vec<String> =
+        by_key.iter().map(|(key, values)| format!("{}:[]string{{{}}}", quote(key), list(values))).collect();
+    let extra = if pairs.is_empty() { "(nil)".into() } else { format!("{{{}}}", pairs.join(", ")) };
+    let uid = quote(uid);
+    ApiError::bad_request(format!(
+        "requested &user.DefaultInfo{{Name:\"\", UID:{uid}, Groups:[]string{groups}, \
+         Extra:map[string][]string{extra}}} without impersonating a user name"
+    ))
 }
 
 fn service_account(name: &str) -> Option<(&str, &str)> {
@@ -126,10 +156,15 @@ mod tests {
     }
 
     fn run(user: &str, headers: &[(&str, &str)]) -> Result<UserInfo, String> {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        run_bytes(user, &headers)
+    }
+
+    fn run_bytes(user: &str, headers: &[(&str, &[u8])]) -> Result<UserInfo, String> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            let name: http::HeaderName = name.parse().unwrap();
-            map.append(name, value.parse().unwrap());
+            let name: HeaderName = name.parse().unwrap();
+            map.append(name, HeaderValue::from_bytes(value).unwrap());
         }
         impersonate(&Some_, UserInfo::new(user, &[]), &map).map_err(|error| error.message)
     }
@@ -159,5 +194,37 @@ mod tests {
         assert!(
             run("admin", &[("Impersonate-Group", "g")]).unwrap_err().contains("without impersonating a user")
         );
+    }
+
+    #[test]
+    fn names_need_not_be_ascii() {
+        assert_eq!(run("admin", &[("Impersonate-User", "jürgen")]).unwrap().name, "jürgen");
+        assert!(run("helper", &[("Impersonate-User", "jürgen")]).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_and_not_passed_over() {
+        let user: (&str, &[u8]) = ("Impersonate-User", b"bob");
+        for name in ["impersonate-user", "impersonate-group", "impersonate-uid", "impersonate-extra-x"] {
+            let latin1: (&str, &[u8]) = (name, b"j\xfcrgen");
+            let told = format!("invalid impersonation request: header {name} is not valid UTF-8");
+            assert_eq!(run_bytes("admin", &[latin1]).unwrap_err(), told);
+            assert_eq!(run_bytes("admin", &[user, latin1]).unwrap_err(), told);
+        }
+    }
+
+    #[test]
+    fn nothing_is_impersonated_without_a_user() {
+        for (name, groups, uid, extra) in [
+            ("Impersonate-Group", "{\"jürgen\"}", "", "(nil)"),
+            ("Impersonate-Uid", "(nil)", "jürgen", "(nil)"),
+            ("Impersonate-Extra-Scope", "(nil)", "", "{\"scope\":[]string{\"jürgen\"}}"),
+        ] {
+            let told = format!(
+                "requested &user.DefaultInfo{{Name:\"\", UID:\"{uid}\", Groups:[]string{groups}, \
+                 Extra:map[string][]string{extra}}} without impersonating a user name"
+            );
+            assert_eq!(run("admin", &[(name, "jürgen")]).unwrap_err(), told);
+        }
     }
 }

@@ -14,11 +14,17 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{cache::Cache, request::RequestInfo};
+use crate::{
+    cache::Cache,
+    registry::{Entry, Rows},
+    request::RequestInfo,
+};
 
+/// What a request was for. Callers choose paths and methods, and every new value is kept for ever: so values are
+/// those of rows and of a fixed set of verbs only, and whatever else is asked for is one series.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    verb: String,
+    verb: &'static str,
     group: String,
     version: String,
     resource: String,
@@ -29,7 +35,7 @@ struct RequestLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabels {
-    verb: String,
+    verb: &'static str,
     group: String,
     version: String,
     resource: String,
@@ -115,21 +121,13 @@ impl Metrics {
         InFlight(gauge)
     }
 
-    pub(crate) fn observe(&self, info: &RequestInfo, code: StatusCode, took: Duration) {
-        let labels = RequestLabels {
-            verb: upstream_verb(info),
-            group: info.group.clone(),
-            version: info.version.clone(),
-            resource: info.resource.clone(),
-            subresource: info.subresource.clone(),
-            scope: scope(info),
-            component: "apiserver",
+    pub(crate) fn observe(&self, rows: &Rows, info: &RequestInfo, code: StatusCode, took: Duration) {
+        let labels = if code == StatusCode::UNAUTHORIZED {
+            RequestLabels::unknown()
+        } else {
+            RequestLabels::of(rows, info)
         };
-        // Paths of nobody's are not remembered: their number is not bounded.
-        if code == StatusCode::NOT_FOUND && !info.is_resource {
-            return;
-        }
-        if info.verb != "watch" {
+        if labels.verb != "WATCH" {
             self.durations.get_or_create(&labels).observe(took.as_secs_f64());
         }
         let RequestLabels { verb, group, version, resource, subresource, scope, component } = labels;
@@ -154,11 +152,61 @@ impl Metrics {
     }
 }
 
-fn upstream_verb(info: &RequestInfo) -> String {
-    match info.verb.as_ref() {
-        "create" => "POST".into(),
-        "update" => "PUT".into(),
-        other => other.to_ascii_uppercase(),
+impl RequestLabels {
+    fn of(rows: &Rows, info: &RequestInfo) -> Self {
+        let unknown = Self::unknown();
+        if !info.is_resource {
+            return Self { verb: upstream_verb(&info.verb), ..unknown };
+        }
+        let known = match rows.lookup(&info.group, &info.version, &info.resource) {
+            None => false,
+            Some(Entry::Stored(row, _)) if !info.subresource.is_empty() => {
+                row.subresource(&info.subresource).is_some()
+            }
+            Some(Entry::Stored(..)) => true,
+            Some(Entry::Virtual(_)) => info.subresource.is_empty(),
+        };
+        if !known {
+            return unknown;
+        }
+        Self {
+            verb: upstream_verb(&info.verb),
+            group: info.group.clone(),
+            version: info.version.clone(),
+            resource: info.resource.clone(),
+            subresource: info.subresource.clone(),
+            scope: scope(info),
+            component: unknown.component,
+        }
+    }
+
+    fn unknown() -> Self {
+        Self {
+            verb: "other",
+            group: String::new(),
+            version: String::new(),
+            resource: String::new(),
+            subresource: String::new(),
+            scope: "",
+            component: "apiserver",
+        }
+    }
+}
+
+fn upstream_verb(verb: &str) -> &'static str {
+    match verb {
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" | "post" => "POST",
+        "update" | "put" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        "proxy" => "PROXY",
+        "head" => "HEAD",
+        "options" => "OPTIONS",
+        _ => "other",
     }
 }
 
@@ -168,5 +216,71 @@ fn scope(info: &RequestInfo) -> &'static str {
         (true, false, _) => "resource",
         (true, true, false) => "namespace",
         (true, true, true) => "cluster",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        registry::{Plain, Resource},
+        request,
+    };
+
+    /// The labels of the counted requests, sorted.
+    fn counted(asked: &[(&str, &str, u16)]) -> Vec<String> {
+        let pods = Resource::namespaced("", "v1", "Pod", "pods", Arc::new(Plain)).with_status();
+        let (metrics, rows) = (Metrics::new(), Rows::new(vec![pods], Vec::new()));
+        for (method, path, code) in asked {
+            let info = request::parse(&method.parse().unwrap(), &path.parse().unwrap()).unwrap();
+            metrics.observe(&rows, &info, StatusCode::from_u16(*code).unwrap(), Duration::ZERO);
+        }
+        let mut text = String::new();
+        text::encode(&mut text, &metrics.registry).unwrap();
+        let lines = text.lines().filter_map(|line| line.strip_prefix("apiserver_request_total"));
+        let mut lines: Vec<String> =
+            lines.map(|line| line.replace(",component=\"apiserver\"", "").replace('"', "")).collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn a_request_is_counted_by_what_its_row_is_called() {
+        assert_eq!(
+            counted(&[("PUT", "/api/v1/namespaces/a/pods/b/status", 200), ("GET", "/healthz", 200)]),
+            [
+                "{verb=GET,group=,version=,resource=,subresource=,scope=,code=200} 1",
+                "{verb=PUT,group=,version=v1,resource=pods,subresource=status,scope=resource,code=200} 1",
+            ]
+        );
+    }
+
+    #[test]
+    fn made_up_paths_and_methods_make_no_new_series() {
+        assert_eq!(
+            counted(&[
+                ("GET", "/apis/x1/v1/y1", 404),
+                ("GET", "/apis/x2/v1/y2", 404),
+                ("POST", "/api/v1/namespaces/a/pods/b/made-up", 404),
+                ("M1", "/nowhere/1", 404),
+                ("M2", "/nowhere/2", 404),
+            ]),
+            ["{verb=other,group=,version=,resource=,subresource=,scope=,code=404} 5"]
+        );
+    }
+
+    #[test]
+    fn who_is_not_known_is_counted_in_one_series() {
+        assert_eq!(
+            counted(&[
+                ("GET", "/api/v1/pods", 401),
+                ("DELETE", "/api/v1/namespaces/a/pods/b", 401),
+                ("GET", "/apis/x/v1/y", 401),
+                ("GET", "/metrics", 401),
+            ]),
+            ["{verb=other,group=,version=,resource=,subresource=,scope=,code=401} 4"]
+        );
     }
 }

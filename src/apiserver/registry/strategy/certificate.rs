@@ -1,4 +1,4 @@
-//! CertificateSigningRequests. Who asks is written by the server (see `admission/requester.rs`).
+//! CertificateSigningRequests. Who asks is written by the server (see `admission/certificates.rs`).
 
 use std::collections::BTreeSet;
 

@@ -11,7 +11,14 @@ if [ ! -e "$state" ] && [ ! -e "$run" ]; then
   echo "Nothing to take down: neither $state nor $run exists."
   exit 0
 fi
-if [ -r "$run/coracle.pid" ]; then
+if [ -e "$state/config.yaml" ] && [ ! -x "$coracle" ]; then
+  echo "$coracle is not there, and only it can take the rules, routes and cgroups away." >&2
+  echo "Build it again (cargo build --release --bin coracle), then run make down." >&2
+  exit 1
+fi
+# A pid file can outlive its process, and the number go to somebody else's.
+ours() { [ -r "$run/coracle.pid" ] && tr '\0' ' ' <"/proc/$(cat "$run/coracle.pid")/cmdline" 2>/dev/null | grep -qF -- " up --config $state/config.yaml"; }
+if ours; then
   pid=$(cat "$run/coracle.pid")
   if kill "$pid" 2>/dev/null; then
     echo "==> Stopping coracle (pid $pid)"
@@ -19,7 +26,7 @@ if [ -r "$run/coracle.pid" ]; then
     kill -9 "$pid" 2>/dev/null || true
   fi
 fi
-if [ -r "$state/config.yaml" ] && [ -x "$coracle" ]; then
+if [ -e "$state/config.yaml" ]; then
   echo "==> Removing pods, rules, links and cgroups"
   "$coracle" reset --config "$state/config.yaml" --yes
 fi

@@ -16,8 +16,10 @@ fi
 say "Building coracle (some minutes the first time)"
 cargo build --release --locked --bin coracle
 
+# A pid file can outlive its process, and the number go to somebody else's.
+ours() { [ -r "$run/coracle.pid" ] && tr '\0' ' ' <"/proc/$(cat "$run/coracle.pid")/cmdline" 2>/dev/null | grep -qF -- " up --config $state/config.yaml"; }
 started=no
-if [ -r "$run/coracle.pid" ] && kill -0 "$(cat "$run/coracle.pid")" 2>/dev/null; then
+if ours; then
   say "coracle already runs (pid $(cat "$run/coracle.pid")); nothing to start"
 else
   say "Building the images and starting containerd"

@@ -27,6 +27,7 @@ const PROGRAMS: [&str; 2] = ["containerd", "runc"];
 #[must_use]
 pub fn observe(questions: &Questions) -> Facts {
     let memory = meminfo();
+    let disk = disk(&questions.state_dir);
     Facts {
         is_root: nix::unistd::geteuid().is_root(),
         runtime_socket: questions.runtime_socket.display().to_string(),
@@ -41,7 +42,8 @@ pub fn observe(questions: &Questions) -> Facts {
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default(),
         state_dir: questions.state_dir.display().to_string(),
-        state_free_bytes: free_bytes(&questions.state_dir),
+        state_free_bytes: disk.map(|(free, _)| free),
+        state_size_bytes: disk.map_or(0, |(_, size)| size),
         swap_bytes: memory("SwapTotal:"),
         memory_bytes: memory("MemTotal:"),
     }
@@ -92,11 +94,12 @@ fn routed_address() -> Option<IpAddr> {
         .filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
 }
 
-/// Free space where `dir` is, or where it would be made.
-fn free_bytes(dir: &Path) -> Option<u64> {
+/// Free space and size of the file system where `dir` is, or where it would be made.
+fn disk(dir: &Path) -> Option<(u64, u64)> {
     let existing = dir.ancestors().find(|ancestor| ancestor.exists())?;
     let stat = nix::sys::statvfs::statvfs(existing).ok()?;
-    Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+    Some((bytes(stat.blocks_available()), bytes(stat.blocks())))
 }
 
 /// A reader of `/proc/meminfo`: bytes of a row, 0 where it is missing.

@@ -200,7 +200,9 @@ fn node_trouble(node: &v1::Node) -> Option<String> {
     let pressure = ["MemoryPressure", "DiskPressure", "PIDPressure"]
         .into_iter()
         .find(|kind| node_condition(node, kind).is_some_and(|c| c.status == "True"))?;
-    Some(format!("node {name} is under {pressure}: it takes no new pods of low priority and may evict some"))
+    Some(format!(
+        "node {name} is under {pressure}: it takes no new pods that do not tolerate that; free some (`coracle doctor` says where)"
+    ))
 }
 
 fn deployment_trouble(deployment: &Deployment) -> Option<String> {

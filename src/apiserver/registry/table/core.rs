@@ -61,8 +61,8 @@ fn pod_row(actions: &Actions) -> Resource {
         .with_status()
         .with_subresource(acting("binding", Verbs::CREATE, ("", "v1", "Binding"), binding))
         .with_subresource(acting("eviction", Verbs::CREATE, ("policy", "v1", "Eviction"), eviction))
-        .with_subresource(part("ephemeralcontainers", Verbs::GET_UPDATE_PATCH, pod::EPHEMERAL_CONTAINERS))
-        .with_subresource(part("resize", Verbs::GET_UPDATE_PATCH, pod::RESIZE))
+        // No ephemeralcontainers and no resize yet, though their strategies are there: a node agent that does not
+        // carry them out would make the API promise what never happens.
         .with_subresource(connect("log", Verbs::GET, ("", "v1", "Pod"), on(actions.log.as_ref(), "pods/log")))
         .with_subresource(connect(
             "exec",

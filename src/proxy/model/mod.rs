@@ -31,6 +31,8 @@ impl fmt::Display for PortName {
 /// A Service as rules need it; empty when there is nothing to program (headless, ExternalName, deleted).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceModel {
+    /// When the Service was created, in seconds since 1970: of two that claim one address, the older has it.
+    pub created: i64,
     pub ports: Vec<PortModel>,
 }
 

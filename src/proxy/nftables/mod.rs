@@ -4,10 +4,12 @@
 //! kernel has; all pure. A change costs the Services that changed.
 
 mod base;
+mod claims;
 mod names;
 mod plan;
 mod render;
 
+pub use claims::Shadowed;
 pub use names::TABLE;
 pub use plan::{Plan, Programmed, Retired, plan, plan_all, plan_deletions};
 pub use render::PodRange;

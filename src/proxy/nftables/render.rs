@@ -10,6 +10,7 @@ use std::{
 use ipnet::IpNet;
 use netlink::nft::{Data, DataType, Family, Key, Set, SetKind, Statement, Verdict};
 
+use super::claims::{Claim, ClaimKey, Standing};
 use super::names::{
     DISCARD, MARK, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, REFUSE, SERVICE_IPS, SERVICE_NODE_PORTS,
     affinity_set, endpoint_chain, external_chain, internal_chain, local_chain,
@@ -22,8 +23,10 @@ pub(super) struct Rendered {
     /// Rules by chain, each a list of statements.
     pub(super) chains: BTreeMap<String, Vec<Vec<Statement>>>,
     pub(super) sets: BTreeMap<String, Set>,
-    /// Elements of the shared maps.
-    pub(super) elements: BTreeMap<(&'static str, Vec<Data>), Verdict>,
+    /// Elements of the shared maps that it wants.
+    pub(super) claims: BTreeMap<ClaimKey, Claim>,
+    /// Decides between claims.
+    pub(super) created: i64,
 }
 
 /// Where pods are: connections to cluster IPs from elsewhere are masqueraded, so that answers come back through us.
@@ -31,7 +34,7 @@ pub(super) struct Rendered {
 pub struct PodRange(pub Option<IpNet>);
 
 pub(super) fn render(service: &ServiceModel, family: Family, pods: PodRange) -> Rendered {
-    let mut rendered = Rendered::default();
+    let mut rendered = Rendered { created: service.created, ..Rendered::default() };
     let ipv6 = matches!(family, Family::Ip6);
     for port in service.ports.iter().filter(|port| port.cluster_ip.is_ipv6() == ipv6) {
         rendered.cluster_ip(port, pods);
@@ -51,14 +54,27 @@ fn without_endpoints(targets: &Targets) -> Verdict {
 }
 
 impl Rendered {
+    pub(super) fn is_empty(&self) -> bool {
+        self.chains.is_empty() && self.sets.is_empty() && self.claims.is_empty()
+    }
+
+    /// Of two claims of one Service to one key the stronger counts, then the first.
+    fn claim(&mut self, key: ClaimKey, claim: Claim) {
+        if self.claims.get(&key).is_none_or(|other| claim.standing < other.standing) {
+            self.claims.insert(key, claim);
+        }
+    }
+
     fn cluster_ip(&mut self, port: &PortModel, pods: PodRange) {
         let key = key(port.cluster_ip, port);
         if port.internal.endpoints.is_empty() {
-            self.elements.insert((NO_ENDPOINT_IPS, key), without_endpoints(&port.internal));
+            let verdict = without_endpoints(&port.internal);
+            self.claim(key, Claim { standing: Standing::Cluster, map: NO_ENDPOINT_IPS, verdict });
             return;
         }
         let chain = internal_chain(port);
-        self.elements.insert((SERVICE_IPS, key), Verdict::Goto(chain.clone()));
+        let verdict = Verdict::Goto(chain.clone());
+        self.claim(key, Claim { standing: Standing::Cluster, map: SERVICE_IPS, verdict });
         let mut rules = Vec::new();
         if let Some(net) = pods.0.filter(|net| net.addr().is_ipv6() == port.cluster_ip.is_ipv6()) {
             rules.push(vec![
@@ -82,10 +98,11 @@ impl Rendered {
         let (ips, ports) =
             if empty { (NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS) } else { (SERVICE_IPS, SERVICE_NODE_PORTS) };
         for ip in &port.external_ips {
-            self.elements.insert((ips, key(*ip, port)), verdict.clone());
+            let claim = Claim { standing: Standing::Outside, map: ips, verdict: verdict.clone() };
+            self.claim(key(*ip, port), claim);
         }
         if let Some(node_port) = node_port {
-            self.elements.insert((ports, node_port), verdict);
+            self.claim(node_port, Claim { standing: Standing::Outside, map: ports, verdict });
         }
         if empty {
             return;

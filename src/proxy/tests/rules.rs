@@ -34,6 +34,7 @@ fn targets(last: &[u8]) -> Targets {
 
 fn service(number: u8, endpoints: &[u8]) -> ServiceModel {
     ServiceModel {
+        created: i64::from(number),
         ports: vec![PortModel {
             name: PortName {
                 namespace: "shop".into(),
@@ -78,8 +79,9 @@ fn any_service() -> impl Strategy<Value = ServiceModel> {
         prop::option::of(prop_oneof![Just(10u64), Just(20)]),
         any::<bool>(),
         prop::option::of(1u8..4),
+        0i64..3,
     )
-        .prop_map(|(last, local, affinity, node_port, external)| {
+        .prop_map(|(last, local, affinity, node_port, external, created)| {
             let last: Vec<u8> = last.into_iter().collect();
             let mut model = service(0, &last);
             let port = &mut model.ports[0];
@@ -94,24 +96,27 @@ fn any_service() -> impl Strategy<Value = ServiceModel> {
             }
             port.external_ips =
                 external.into_iter().map(|last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))).collect();
+            if external == Some(3) {
+                port.external_ips.insert(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)));
+            }
+            model.created = created;
             model
         })
 }
 
-/// Gives a model the addresses of the service of a number, so that services do not share any.
+/// Gives a model the name and cluster IP of the service of a number. Its external IPs, one of which is the cluster IP
+/// of another, and its node port may be those of others too.
 fn numbered(number: u8, mut model: ServiceModel) -> ServiceModel {
     for port in &mut model.ports {
         port.name.service = format!("web-{number}");
         port.cluster_ip = IpAddr::V4(Ipv4Addr::new(10, 96, 0, number));
-        port.node_port = port.node_port.map(|_| 30000 + u16::from(number));
-        port.external_ips =
-            port.external_ips.iter().map(|_| IpAddr::V4(Ipv4Addr::new(192, 0, 2, number))).collect();
+        port.node_port = port.node_port.map(|_| 30000 + u16::from(number % 3));
     }
     model
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// However Services change, and whenever tidying comes, the table is what writing it anew would make,
     /// no transaction is one that the kernel would refuse, and planning again after apply is empty.
@@ -132,6 +137,7 @@ proptest! {
             table.commit(&planned.transaction).map_err(TestCaseError::fail)?;
             programmed.accept(planned);
             let again = plan(&programmed, [(&number, &model)], Family::Ip, pods());
+            prop_assert!(again.shadowed.is_empty());
             prop_assert!(again.is_empty(), "planned again: {}", again.transaction.render());
             if tidy {
                 table.commit(&plan_deletions(&programmed, Family::Ip)).map_err(TestCaseError::fail)?;
@@ -140,9 +146,55 @@ proptest! {
         }
         table.commit(&plan_deletions(&programmed, Family::Ip)).map_err(TestCaseError::fail)?;
         let mut fresh = Table::default();
-        fresh.commit(&plan_all(&services, Family::Ip, pods()).transaction).unwrap();
+        let all = plan_all(&services, Family::Ip, pods());
+        fresh.commit(&all.transaction).map_err(TestCaseError::fail)?;
         prop_assert_eq!(table, fresh);
+        let counts = programmed.element_counts();
+        programmed.accept(all);
+        prop_assert_eq!(counts, programmed.element_counts());
     }
+}
+
+#[test]
+fn the_older_service_has_an_address_and_the_younger_takes_over() {
+    let shared = |number: u8, created: i64| {
+        let mut model = service(number, &[number]);
+        model.created = created;
+        model.ports[0].node_port = None;
+        model.ports[0].external_ips.insert("192.0.2.9".parse().unwrap());
+        model
+    };
+    let (older, younger) = (shared(2, 10), shared(1, 20));
+    let (mut table, mut programmed) = (Table::default(), Programmed::default());
+    let first = plan_all([(&1, &younger)], Family::Ip, pods());
+    table.commit(&first.transaction).unwrap();
+    programmed.accept(first);
+    let mut step = |model: &ServiceModel| {
+        let plan = plan(&programmed, [(&2, model)], Family::Ip, pods());
+        table.commit(&plan.transaction).unwrap();
+        let (text, shadowed) = (plan.transaction.render(), plan.shadowed.clone());
+        programmed.accept(plan);
+        (text, shadowed)
+    };
+    let has = |text: &str, number: u8| {
+        text.lines().any(|line| {
+            line.starts_with("add element")
+                && line.contains("192.0.2.9 . tcp . 80 : goto external-")
+                && line.contains(&format!("shop/web-{number}/tcp/http"))
+        })
+    };
+    let (text, shadowed) = step(&older);
+    assert!(has(&text, 2), "{text}");
+    let lost: Vec<_> = shadowed.iter().map(|s| (s.what.as_str(), s.loser, s.winner)).collect();
+    assert_eq!(lost, [("192.0.2.9:80/Tcp", 1, 2)]);
+    let (text, shadowed) = step(&ServiceModel::default());
+    assert!(has(&text, 1) && shadowed.is_empty(), "{text}");
+    // A cluster IP is its Service's, however old the one is that claims it from outside.
+    let mut thief = shared(3, 0);
+    thief.ports[0].external_ips = BTreeSet::from([younger.ports[0].cluster_ip]);
+    let (text, shadowed) = step(&thief);
+    assert!(!text.contains("10.96.0.1 . tcp"), "{text}");
+    assert_eq!((shadowed[0].loser, shadowed[0].winner), (2, 1));
 }
 
 /// Runs a test on a thread in a fresh network namespace, which ends with the thread.
@@ -237,6 +289,9 @@ fn the_kernel_has_the_rules_that_we_count() {
         let state = socket.state(&table).await.unwrap().unwrap();
         for (chain, count) in programmed.rule_counts() {
             assert_eq!(state.chains.get(chain), Some(&count), "{chain}");
+        }
+        for (map, count) in programmed.element_counts() {
+            assert_eq!(state.sets.get(map), Some(&count), "{map}");
         }
     });
 }

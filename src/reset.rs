@@ -1,7 +1,11 @@
 //! `coracle reset`: takes away what a stopped `coracle up` left on the machine, and tells what it was.
 #![expect(clippy::print_stdout, reason = "what was removed is told to the person who asked for it")]
 
-use std::{io, path::Path};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
 use anyhow::bail;
 use config::Config;
@@ -27,12 +31,25 @@ pub(crate) async fn reset(config: &Config, really: bool) -> anyhow::Result<()> {
         println!("Say `coracle reset --yes` to do it.");
         return Ok(());
     }
-    let place = Place::of(config)?;
+    // Nothing that is removed depends on the node's address, which a machine without network does not have.
+    let mut addressed = config.clone();
+    addressed.node.ip.get_or_insert(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let place = Place::of(&addressed)?;
     let mut failed = Vec::new();
     // Pods first: taking their network down needs the network's own files.
     let pods = kubelet::reset::reset(&node::kubelet_config(config, &place)).await;
     println!("removed {} pods", pods.pods);
     failed.extend(pods.failed.iter().map(|error| chain(error)));
+    if pods.pods_stay() {
+        for failure in &failed {
+            println!("FAILED  {failure}");
+        }
+        bail!(
+            "pods may still run, so their volumes, their network and the cluster's files are kept; see that the container \
+             runtime at {} runs, mend what is named above and run `coracle reset --yes` again",
+            config.runtime.endpoint
+        );
+    }
     let network = network::reset(&node::network_config(config, &place)).await;
     for what in &network.removed {
         println!("removed {what}");

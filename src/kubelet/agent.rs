@@ -1,11 +1,12 @@
 //! Puts the parts of the node agent together: the table of contents of the kubelet.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use client::{Selector, Store};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use lifecycle::Scope;
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
 use tracing::info;
 
 use crate::{
@@ -231,7 +232,16 @@ pub async fn run_pods<R: Runtime, P: PodResources>(parts: Parts<R, P>, scope: &S
         let publish = status::publish(cluster.client.clone(), outbox.clone(), cluster.pods.clone());
         owned(scope, "pod status", publish);
     }
-    let agent = Agent { config, cluster, pool, resources, outbox, bells };
+    let agent = Agent {
+        config,
+        cluster,
+        pool,
+        resources,
+        outbox,
+        bells,
+        scope: scope.child("leftovers"),
+        ending: Arc::default(),
+    };
     tokio::select! {
         () = scope.cancelled() => {}
         () = agent.run(static_pods, noticed, facts) => {}
@@ -256,6 +266,15 @@ struct Agent<R: Runtime, P: PodResources> {
     resources: Arc<P>,
     outbox: Outbox,
     bells: Bells,
+    scope: Scope,
+    ending: Arc<Ending>,
+}
+
+/// Pods that nobody wanted, whose remains are being removed. One of them that is wanted again waits for that.
+#[derive(Default)]
+struct Ending {
+    pods: Mutex<BTreeSet<PodUid>>,
+    ended: Notify,
 }
 
 type Files = watch::Receiver<Option<Vec<Arc<Pod>>>>;
@@ -266,12 +285,12 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
         let mut changes = self.cluster.as_ref().map(|cluster| cluster.pods.changes());
         let mut mirrors_due = None;
         loop {
-            let desired = self.desired(&files);
+            // Before anything that is waited for.
+            self.desire(self.desired(&files));
             let mirrored = self.mirror(&files).await;
             if !mirrored {
                 mirrors_due = Some(tokio::time::Instant::now() + std::time::Duration::from_secs(1));
             }
-            self.pool.desire(&desired);
             let changed = async {
                 match &mut changes {
                     Some(changes) => changes.next().await,
@@ -299,6 +318,7 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
                 Ok(()) = noticed.changed() => list = true,
                 Ok(()) = facts.changed() => network = true,
                 () = self.pool.ended() => {}
+                () = self.ending.ended.notified() => {}
                 () = retry => {}
             }
             if network {
@@ -321,6 +341,12 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
 
     fn desired(&self, files: &Files) -> Desired {
         merge::merge(&self.sources(files)).0
+    }
+
+    fn desire(&self, mut desired: Desired) {
+        let ending = self.ending.pods.lock();
+        desired.pods.retain(|uid, _| !ending.contains(uid));
+        self.pool.desire(&desired);
     }
 
     async fn mirror(&self, files: &Files) -> bool {
@@ -362,12 +388,30 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
                 && !self.pool.has(&uid)
                 && !listed.iter().any(|pod| pod.uid == uid)
             {
-                info!(%uid, "removing what is left of a pod");
-                if let Err(error) = self.resources.teardown(&uid).await {
+                self.end(uid);
+            }
+        }
+    }
+
+    /// In a task of its own: a file system that hangs keeps nobody else.
+    fn end(&self, uid: PodUid) {
+        if !self.ending.pods.lock().insert(uid.clone()) {
+            return;
+        }
+        info!(%uid, "removing what is left of a pod");
+        let (resources, ending, token) = (self.resources.clone(), self.ending.clone(), self.scope.token());
+        let task = async move {
+            let work = lifecycle::catch_panic(resources.teardown(&uid));
+            tokio::select! {
+                () = token.cancelled() => {}
+                outcome = work => if let Ok(Err(error)) = outcome {
                     tracing::warn!(%uid, error = &error as &dyn std::error::Error, "cannot remove what is left of a pod");
                 }
             }
-        }
+            ending.pods.lock().remove(&uid);
+            ending.ended.notify_one();
+        };
+        drop(self.scope.spawn_guarded("leftovers", task));
     }
 }
 

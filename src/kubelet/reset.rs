@@ -1,8 +1,9 @@
 //! Takes every pod of this node away, with all that the agent made for it. For `coracle reset`: the agent is stopped.
 //!
-//! One failure does not hide the rest: what stays is told, and the next reset tries again.
+//! While a pod may still run, nothing of any pod is removed. After that, one failure does not hide the rest: what stays
+//! is told, and the next reset tries again.
 
-use std::{io, path::Path, time::Duration};
+use std::{fs, io, path::Path, time::Duration};
 
 use lifecycle::{WorkError, Workers};
 
@@ -10,6 +11,7 @@ use crate::{
     cgroups::Cgroups,
     config::KubeletConfig,
     runtime::{CriRuntime, Runtime, RuntimeError, SecurityDefaults},
+    volumes::mounts,
 };
 
 /// A mount that hangs (a dead file server) is given up after this.
@@ -20,6 +22,15 @@ const FILES_DEADLINE: Duration = Duration::from_secs(60);
 pub struct Removed {
     pub pods: usize,
     pub failed: Vec<ResetError>,
+}
+
+impl Removed {
+    /// A pod may still run: it needs its volumes and its network, and the next reset needs them to end it.
+    pub fn pods_stay(&self) -> bool {
+        let of_pod =
+            |error: &ResetError| matches!(error, ResetError::List { .. } | ResetError::Sandbox { .. });
+        self.failed.iter().any(of_pod)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,10 +59,13 @@ pub enum ResetError {
     Hung(#[source] WorkError),
 }
 
-/// Removes all pods from the runtime, then their volumes, logs and cgroups.
+/// Removes all pods from the runtime, and when none is left their volumes, logs and cgroups.
 pub async fn reset(config: &KubeletConfig) -> Removed {
     let mut removed = Removed::default();
     remove_pods(config, &mut removed).await;
+    if removed.pods_stay() {
+        return removed;
+    }
     let cgroups = Cgroups::detect(Path::new("/sys/fs/cgroup"), &config.cgroup_root, config.cgroup_driver);
     if let Err(error) = cgroups.and_then(|cgroups| cgroups.reset()) {
         removed.failed.push(ResetError::Cgroups(error));
@@ -100,22 +114,64 @@ async fn remove_pods(config: &KubeletConfig, removed: &mut Removed) {
     }
 }
 
-/// Unmounts what is mounted below a directory, deepest first, and removes the directory.
+/// Unmounts what is mounted below a directory, and removes the directory.
 fn remove_tree(root: &Path) -> io::Result<()> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-    let below = format!("{}/", root.display());
-    let mut points: Vec<&str> = mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(1))
-        .filter(|point| point.starts_with(&below))
-        .collect();
-    points.sort_unstable_by_key(|point| std::cmp::Reverse(point.len()));
-    for point in points {
-        // Lazily: a process that still stands in it must not keep the rest.
-        nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH)?;
+    let real = match fs::canonicalize(root) {
+        Ok(real) => real,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in fs::read_dir(&real)? {
+        mounts::remove(&entry?.path())?;
     }
-    match std::fs::remove_dir_all(root) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    match fs::remove_dir(root) {
+        // A link to another place, or a disk of its own, is somebody's decision: it stays, empty.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::ResourceBusy) => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::mount::{MsFlags, mount};
+
+    use super::*;
+    use crate::volumes::in_private_mounts;
+
+    #[test]
+    fn a_linked_root_is_emptied_and_what_is_mounted_in_it_is_kept() {
+        in_private_mounts(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |path: &str| dir.path().join(path);
+            fs::create_dir_all(at("disk/pods/u1/part")).unwrap();
+            fs::write(at("disk/state"), "").unwrap();
+            fs::create_dir(at("host")).unwrap();
+            fs::write(at("host/data"), "precious").unwrap();
+            std::os::unix::fs::symlink("disk", at("root")).unwrap();
+            let part = at("root/pods/u1/part");
+            mount(Some(&at("host")), &part, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+            remove_tree(&at("root")).unwrap();
+            assert_eq!(fs::read_to_string(at("host/data")).unwrap(), "precious");
+            assert_eq!(fs::read_dir(at("root")).unwrap().count(), 0);
+            remove_tree(&at("disk")).unwrap();
+            assert!(!at("disk").exists());
+        });
+    }
+
+    #[tokio::test]
+    async fn while_the_runtime_cannot_be_asked_nothing_of_pods_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = KubeletConfig::new("n1");
+        config.root_dir = dir.path().join("kubelet");
+        config.pod_logs_dir = dir.path().join("logs");
+        // Nobody's: should the test fail, nothing real goes.
+        config.cgroup_root = "/coracle-reset-test".into();
+        config.runtime_endpoint = format!("unix://{}", dir.path().join("none.sock").display());
+        fs::create_dir_all(config.root_dir.join("pods/u1")).unwrap();
+        let removed = reset(&config).await;
+        assert!(removed.pods_stay() && removed.failed.len() == 1, "{removed:?}");
+        assert!(config.root_dir.join("pods/u1").exists());
     }
 }

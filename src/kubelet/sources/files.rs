@@ -1,6 +1,11 @@
 //! Reads the static pod directory, and again when the kernel says that something in it changed.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use inotify::{Inotify, WatchMask};
@@ -15,13 +20,25 @@ const RELIST: Duration = Duration::from_secs(20);
 /// Editors write in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Runs until dropped. A directory that is not there is empty; one that cannot be read changes nothing.
+/// What each file last held that could be used.
+type Good = HashMap<PathBuf, Arc<Pod>>;
+
+/// Runs until dropped. A directory that is not there is empty; one that cannot be read changes nothing, nor does a file.
 pub async fn watch_files(dir: &Path, node_name: &str, found: watch::Sender<Option<Vec<Arc<Pod>>>>) {
+    let mut good = Good::new();
     loop {
         let changed = changes(dir);
-        if let Some(pods) = read(dir, node_name, &found).await {
+        if let Some(files) = read(dir, node_name, &good).await {
+            good = files;
+            let mut pods: Vec<Arc<Pod>> = good.values().cloned().collect();
+            pods.sort_by(|a, b| {
+                (&a.metadata.name, &a.metadata.uid).cmp(&(&b.metadata.name, &b.metadata.uid))
+            });
             found.send_if_modified(|known| {
                 let new = known.as_ref() != Some(&pods);
+                if new {
+                    info!(path = %dir.display(), pods = pods.len(), "static pods: read");
+                }
                 *known = Some(pods);
                 new
             });
@@ -51,38 +68,75 @@ fn changes(dir: &Path) -> std::io::Result<inotify::EventStream<Vec<u8>>> {
     inotify.into_event_stream(vec![0; 4096])
 }
 
-/// `None` when the directory cannot be read: what it held before still counts.
-async fn read(
-    dir: &Path,
-    node_name: &str,
-    known: &watch::Sender<Option<Vec<Arc<Pod>>>>,
-) -> Option<Vec<Arc<Pod>>> {
+/// `None` when the directory cannot be read to its end: what it held before still counts. So does what a file held that
+/// cannot be read now, or holds no pod: it may be half written.
+async fn read(dir: &Path, node_name: &str, known: &Good) -> Option<Good> {
+    let unreadable = |error: std::io::Error| {
+        warn!(path = %dir.display(), error = &error as &dyn std::error::Error, "static pods: cannot read");
+    };
     let mut entries = match tokio::fs::read_dir(dir).await {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some(Good::new()),
         Err(error) => {
-            warn!(path = %dir.display(), error = &error as &dyn std::error::Error, "static pods: cannot read");
+            unreadable(error);
             return None;
         }
     };
-    let mut pods = Vec::new();
-    while let Ok(Some(entry)) = entries.next_entry().await {
+    let mut good = Good::new();
+    while let Some(entry) = entries.next_entry().await.map_err(unreadable).ok()? {
         let path = entry.path();
         // Hidden files are editors' temporary ones.
         if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) || path.is_dir() {
             continue;
         }
-        let Ok(text) = tokio::fs::read_to_string(&path).await else { continue };
-        match static_pod::parse(&text, node_name) {
-            Ok(pod) => pods.push(Arc::new(pod)),
+        match read_file(&path, node_name).await {
+            Ok(Some(pod)) => drop(good.insert(path, Arc::new(pod))),
+            Ok(None) => {}
             Err(error) => {
-                warn!(path = %path.display(), error = &error as &dyn std::error::Error, "static pods: not a pod");
+                warn!(path = %path.display(), error = &*error, "static pods: not a pod");
+                if let Some(pod) = known.get(&path) {
+                    good.insert(path, pod.clone());
+                }
             }
         }
     }
-    pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-    if known.borrow().as_ref() != Some(&pods) {
-        info!(path = %dir.display(), pods = pods.len(), "static pods: read");
+    Some(good)
+}
+
+/// `None` when the file has gone.
+async fn read_file(
+    path: &Path,
+    node_name: &str,
+) -> Result<Option<Pod>, Box<dyn std::error::Error + Send + Sync>> {
+    match tokio::fs::read_to_string(path).await {
+        Ok(text) => Ok(Some(static_pod::parse(&text, node_name)?)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    Some(pods)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: &str = "kind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: i}]}";
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_used_keeps_its_last_good_pod() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, other) = (dir.path().join("web.yaml"), dir.path().join("other.yaml"));
+        std::fs::write(&file, POD).unwrap();
+        std::fs::write(&other, "half").unwrap();
+        let first = read(dir.path(), "n1", &Good::new()).await.unwrap();
+        assert_eq!(first.keys().collect::<Vec<_>>(), [&file]);
+        std::fs::write(&file, "kind: Po").unwrap();
+        assert_eq!(read(dir.path(), "n1", &first).await.unwrap(), first, "not a pod");
+        // A read that fails, also for root: a link to itself.
+        std::fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink(&file, &file).unwrap();
+        assert_eq!(read(dir.path(), "n1", &first).await.unwrap(), first, "cannot be read");
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(read(dir.path(), "n1", &first).await.unwrap(), Good::new(), "gone");
+        assert!(read(&other, "n1", &first).await.is_none(), "unknown");
+    }
 }

@@ -14,7 +14,7 @@
 
 mod atomic;
 mod container_mounts;
-mod mounts;
+pub(crate) mod mounts;
 mod objects;
 mod ownership;
 pub mod plan;

@@ -43,14 +43,28 @@ pub(super) fn bind(source: &impl AsRawFd, target: &Path) -> io::Result<()> {
     Ok(mount(Some(source.as_str()), target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
 }
 
-/// Mount points at or below `root`, as the calling thread sees them.
+/// The mount table has no links in its paths: `path` without those on its way. Its own last part may be one, which is
+/// then removed as a link and leads nowhere.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
+        _ => fs::canonicalize(path),
+    }
+}
+
+/// Mount points at or below `root`, as the calling thread sees them and without links on their way.
 pub(super) fn below(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let root = match resolved(root) {
+        Ok(root) => root,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
     let table = fs::read("/proc/thread-self/mountinfo")?;
     let points = table.split(|byte| *byte == b'\n').filter_map(|line| {
         let point = line.split(|byte| *byte == b' ').nth(4)?;
         Some(PathBuf::from(std::ffi::OsString::from_vec(unescape(point))))
     });
-    Ok(points.filter(|point| point.starts_with(root)).collect())
+    Ok(points.filter(|point| point.starts_with(&root)).collect())
 }
 
 /// `\040` is a space.
@@ -97,13 +111,14 @@ pub(super) fn unmount_below(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a directory with all it has, never what is mounted in it.
-pub(super) fn remove(root: &Path) -> io::Result<()> {
+/// Removes a directory with all it has, or a file; never what is mounted in it.
+pub(crate) fn remove(root: &Path) -> io::Result<()> {
     unmount_below(root)?;
     if let Some(point) = below(root)?.first() {
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("{} is mounted", point.display())));
     }
-    match fs::remove_dir_all(root) {
+    let is_dir = fs::symlink_metadata(root).is_ok_and(|meta| meta.is_dir());
+    match if is_dir { fs::remove_dir_all(root) } else { fs::remove_file(root) } {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -112,6 +127,27 @@ pub(super) fn remove(root: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volumes::in_private_mounts;
+
+    #[test]
+    fn what_is_mounted_below_a_linked_root_is_ended_and_not_removed() {
+        in_private_mounts(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |path: &str| dir.path().join(path);
+            fs::create_dir_all(at("disk/root/pods/u1/a part")).unwrap();
+            fs::create_dir(at("host")).unwrap();
+            fs::write(at("host/data"), "precious").unwrap();
+            std::os::unix::fs::symlink("disk", at("link")).unwrap();
+            let pod = at("link/root/pods/u1");
+            bind(&fs::File::open(at("host")).unwrap(), &pod.join("a part")).unwrap();
+            assert!(pod.join("a part/data").exists());
+            remove(&pod).unwrap();
+            assert!(!pod.exists());
+            assert_eq!(fs::read_to_string(at("host/data")).unwrap(), "precious");
+            remove(&pod).unwrap();
+            remove(&at("gone/pod")).unwrap();
+        });
+    }
 
     #[test]
     fn mount_points_with_blanks_are_read() {

@@ -46,10 +46,8 @@ pub(super) fn check(path: &str) -> Result<(), String> {
 pub(super) fn prepare(sub: &SubPath) -> io::Result<PathBuf> {
     let volume = fs::File::open(&sub.volume_dir)?;
     let part = open_or_make(&volume, &sub.path)?;
-    if mounts::below(&sub.target)?.contains(&sub.target) {
-        // From the container's life before: the part may be another one by now.
-        mounts::unmount_below(&sub.target)?;
-    }
+    // From the container's life before: the part may be another one by now.
+    mounts::unmount_below(&sub.target)?;
     make_target(&sub.target, is_dir(&part)?)?;
     mounts::bind(&part, &sub.target)?;
     Ok(sub.target.clone())

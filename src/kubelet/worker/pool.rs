@@ -189,8 +189,12 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
         let task = async move {
             // A panic of the worker itself: its pod is looked at again by a new one.
             drop(lifecycle::catch_panic(worker.run()).await);
-            handles.lock().remove(&uid);
-            bells.remove(&uid);
+            {
+                // Together: a successor that is started in between would lose its bell.
+                let mut handles = handles.lock();
+                bells.remove(&uid);
+                handles.remove(&uid);
+            }
             ended.notify_one();
         };
         drop(self.scope.spawn_guarded("pod worker", task));

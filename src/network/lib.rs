@@ -32,6 +32,7 @@ mod reset;
 mod routes;
 mod server;
 mod task;
+mod turns;
 
 pub use config::{Config, ProviderConfig};
 pub use reset::{Report, reset};

@@ -20,6 +20,7 @@ use crate::{
     },
     files::{self, FileError},
     protocol::{PROTOCOL, Request, validate},
+    turns::Turn,
 };
 
 /// Kernel work of one command; more means that the kernel or the disk is stuck.
@@ -110,8 +111,13 @@ impl Provider {
         }
     }
 
-    /// Carries out one command.
-    pub(crate) async fn answer(&self, request: Request, workers: &Workers) -> Result<Value, CniError> {
+    /// Carries out one command, and ends its `turn` with it.
+    pub(crate) async fn answer(
+        &self,
+        request: Request,
+        workers: &Workers,
+        turn: Turn,
+    ) -> Result<Value, CniError> {
         if request.protocol > PROTOCOL {
             let msg = format!("this agent speaks protocol {PROTOCOL}, not {}", request.protocol);
             return Err(CniError::new(Code::INCOMPATIBLE_VERSION, msg));
@@ -126,7 +132,11 @@ impl Provider {
         match self {
             Self::BuiltIn(network) => {
                 let network = network.clone();
-                let work = move || on_builtin(&network, &request, version);
+                let work = move || {
+                    let result = on_builtin(&network, &request, version);
+                    drop(turn);
+                    result
+                };
                 workers.run("cni", BLOCKING_DEADLINE, work).await.unwrap_or_else(|error| {
                     Err(CniError::caused(Code::TRY_AGAIN_LATER, "the network is busy", &error))
                 })

@@ -23,6 +23,7 @@ use crate::{
     files::{self, FileError},
     protocol::{Answer, MAX_MESSAGE_BYTES, Request},
     provider::Provider,
+    turns::{Turn, Turns},
 };
 
 /// A runtime that starts many pods at once waits its turn in the socket's queue.
@@ -68,6 +69,7 @@ pub(crate) async fn serve(
     scope: Scope,
 ) {
     let free = Arc::new(Semaphore::new(MAX_REQUESTS));
+    let turns = Turns::default();
     loop {
         let accepted = tokio::select! {
             () = scope.cancelled() => return,
@@ -86,10 +88,10 @@ pub(crate) async fn serve(
             }
         };
         let provider = Arc::clone(&provider.borrow());
-        let workers = workers.clone();
+        let (workers, turns) = (workers.clone(), turns.clone());
         // Its panic is this request's failure: the client sees the connection close, and a runtime asks again.
         drop(scope.spawn_guarded("cni request", async move {
-            if let Err(error) = converse(stream, &provider, &workers).await {
+            if let Err(error) = converse(stream, &provider, &workers, &turns).await {
                 debug!(error = &error as &dyn std::error::Error, "network: client went away");
             }
             drop(permit);
@@ -97,7 +99,12 @@ pub(crate) async fn serve(
     }
 }
 
-async fn converse(mut stream: UnixStream, provider: &Provider, workers: &Workers) -> io::Result<()> {
+async fn converse(
+    mut stream: UnixStream,
+    provider: &Provider,
+    workers: &Workers,
+    turns: &Turns,
+) -> io::Result<()> {
     if stream.peer_cred()?.uid() != 0 {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "a client that is not root"));
     }
@@ -108,10 +115,16 @@ async fn converse(mut stream: UnixStream, provider: &Provider, workers: &Workers
         Ok(request) => {
             let container = request.attachment.as_ref().map(|attachment| attachment.id.container_id.clone());
             let command = request.command;
-            let result =
-                timeout(ANSWER_DEADLINE, provider.answer(request, workers)).await.unwrap_or_else(|_| {
-                    Err(CniError::new(Code::TRY_AGAIN_LATER, "the network did not answer in time"))
-                });
+            let answer = async {
+                let turn = match &request.attachment {
+                    Some(attachment) => turns.take(&attachment.id).await,
+                    None => Turn::free(),
+                };
+                provider.answer(request, workers, turn).await
+            };
+            let result = timeout(ANSWER_DEADLINE, answer).await.unwrap_or_else(|_| {
+                Err(CniError::new(Code::TRY_AGAIN_LATER, "the network did not answer in time"))
+            });
             log(command.as_str(), container, &result, started.elapsed());
             result.into()
         }

@@ -10,7 +10,7 @@ use tracing::warn;
 use super::{
     ipam::next_address,
     model::{Record, Settings},
-    records::{Locked, RecordError, Records},
+    records::{Given, Locked, RecordError, Records},
     request,
     rules::{RulesError, Table},
     wire::{self, WireError, Wired},
@@ -53,20 +53,22 @@ impl Builtin {
     pub fn add(&self, attachment: &Attachment) -> Result<NetworkResult, CniError> {
         let host_ports = request::host_ports(&attachment.capabilities)?;
         let bandwidth = request::bandwidth(&attachment.capabilities)?;
+        let ports_changed;
         let record = {
             let locked = self.records.lock().map_err(|error| record_failure(&error))?;
             let mut all = locked.all().map_err(|error| record_failure(&error))?;
             let known =
                 all.iter().position(|record| record.id == attachment.id).map(|index| all.remove(index));
             let sequence = all.iter().map(|record| record.sequence).max().unwrap_or(0) + 1;
-            let addresses = match known.as_ref().filter(|known| self.fits(known)) {
-                Some(known) => known.addresses.clone(),
+            let allocated = match known.as_ref().filter(|known| self.fits(known)) {
+                Some(known) => Allocated { addresses: known.addresses.clone(), ports_freed: false },
                 None => self.allocate(&locked, &mut all)?,
             };
+            ports_changed = allocated.ports_freed || !host_ports.is_empty();
             let record = Record {
                 id: attachment.id.clone(),
                 netns: attachment.netns.clone(),
-                addresses,
+                addresses: allocated.addresses,
                 host_ports,
                 bandwidth,
                 sequence: known.as_ref().map_or(sequence, |known| known.sequence.max(sequence)),
@@ -78,10 +80,11 @@ impl Builtin {
             Some(mtu) => mtu,
             None => wire::uplink_mtu().map_err(|error| wire_failure(&error))?,
         };
-        let wired = wire::attach(&record, mtu).map_err(|error| wire_failure(&error))?;
-        if !record.host_ports.is_empty() {
+        if ports_changed {
+            // Before the pod has its address: host ports of the one before must not lead to it.
             self.sync_host_ports(None)?;
         }
+        let wired = wire::attach(&record, mtu).map_err(|error| wire_failure(&error))?;
         Ok(result(&record, &wired))
     }
 
@@ -92,32 +95,54 @@ impl Builtin {
     }
 
     /// One address of each range. Where a range is full, first what containers that are gone still hold.
-    fn allocate(&self, locked: &Locked<'_>, all: &mut Vec<Record>) -> Result<Vec<IpAddr>, CniError> {
+    fn allocate(&self, locked: &Locked<'_>, all: &mut Vec<Record>) -> Result<Allocated, CniError> {
         if self.settings.pod_cidrs.is_empty() {
             return Err(CniError::new(Code::TRY_AGAIN_LATER, "this node has no pod addresses yet"));
         }
-        if let Some(addresses) = self.pick(all) {
-            return Ok(addresses);
-        }
-        for orphan in all.extract_if(.., |record| wire::is_orphan(record)) {
-            self.release(locked, &orphan)?;
-        }
-        self.pick(all).ok_or_else(|| {
-            let ranges: Vec<String> = self.settings.pod_cidrs.iter().map(ToString::to_string).collect();
-            CniError::new(Code::TRY_AGAIN_LATER, format!("no address is free in {}", ranges.join(", ")))
-        })
+        let mut given = locked.given().map_err(|error| record_failure(&error))?;
+        let mut ports_freed = false;
+        let addresses = match self.pick(all, &given) {
+            Some(addresses) => addresses,
+            None => {
+                ports_freed = self.reap(locked, all);
+                self.pick(all, &given).ok_or_else(|| self.full())?
+            }
+        };
+        given.clear();
+        given.extend(self.settings.pod_cidrs.iter().copied().zip(addresses.iter().copied()));
+        locked.put_given(&given).map_err(|error| record_failure(&error))?;
+        Ok(Allocated { addresses, ports_freed })
     }
 
-    fn pick(&self, all: &[Record]) -> Option<Vec<IpAddr>> {
+    fn full(&self) -> CniError {
+        let ranges: Vec<String> = self.settings.pod_cidrs.iter().map(ToString::to_string).collect();
+        CniError::new(Code::TRY_AGAIN_LATER, format!("no address is free in {}", ranges.join(", ")))
+    }
+
+    fn pick(&self, all: &[Record], given: &Given) -> Option<Vec<IpAddr>> {
         let used: BTreeSet<IpAddr> = all.iter().flat_map(|record| record.addresses.iter().copied()).collect();
-        self.settings
-            .pod_cidrs
-            .iter()
-            .map(|net| {
-                let last = all.iter().rev().flat_map(|record| &record.addresses).find(|ip| net.contains(*ip));
-                next_address(*net, &used, last.copied())
-            })
-            .collect()
+        let ranges = self.settings.pod_cidrs.iter();
+        ranges.map(|net| next_address(*net, &used, given.get(net).copied())).collect()
+    }
+
+    /// Takes away the attachments of containers that are gone. Whether one had host ports.
+    fn reap(&self, locked: &Locked<'_>, all: &mut Vec<Record>) -> bool {
+        let mut ports_freed = false;
+        let (orphans, rest) = std::mem::take(all).into_iter().partition(wire::is_orphan);
+        *all = rest;
+        let orphans: Vec<Record> = orphans;
+        for orphan in orphans {
+            match self.release(locked, &orphan) {
+                Ok(()) => ports_freed |= !orphan.host_ports.is_empty(),
+                // It keeps its address; the others' may do.
+                Err(error) => {
+                    let container = orphan.id.container_id.as_str();
+                    warn!(container, error = &error as &dyn std::error::Error, "network: leftover stays");
+                    all.push(orphan);
+                }
+            }
+        }
+        ports_freed
     }
 
     /// Detaches a container. Succeeds for what is not attached.
@@ -238,6 +263,13 @@ impl Builtin {
         all.retain(|record| Some(&record.id) != without);
         self.table.sync_host_ports(&self.settings, &all).map_err(|error| rules_failure(&error))
     }
+}
+
+/// Addresses for a new attachment.
+struct Allocated {
+    addresses: Vec<IpAddr>,
+    /// Leftovers that had host ports made room.
+    ports_freed: bool,
 }
 
 fn result(record: &Record, wired: &Wired) -> NetworkResult {

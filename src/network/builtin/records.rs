@@ -2,10 +2,13 @@
 //! a plugin process that tears a pod down while the agent is away.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::model::Record;
@@ -38,6 +41,12 @@ pub(super) enum RecordError {
     #[error(transparent)]
     File(#[from] FileError),
 }
+
+/// Without the ending of a record's file.
+const GIVEN: &str = "given";
+
+/// The address given last, by range.
+pub(super) type Given = BTreeMap<IpNet, IpAddr>;
 
 #[derive(Clone, Debug)]
 pub(super) struct Records {
@@ -82,7 +91,7 @@ impl Locked<'_> {
     pub(super) fn all(&self) -> Result<Vec<Record>, RecordError> {
         let dir = &self.records.dir;
         let failed = |source| RecordError::Read { path: dir.clone(), source };
-        let mut records = Vec::new();
+        let mut records: Vec<Record> = Vec::new();
         for entry in fs::read_dir(dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let ours = path.extension().is_some_and(|extension| extension == "json");
@@ -104,9 +113,22 @@ impl Locked<'_> {
     pub(super) fn remove(&self, id: &AttachmentId) -> Result<bool, RecordError> {
         Ok(files::remove(&self.records.path(id))?)
     }
+
+    /// The address given last in each range, also when its attachment is gone.
+    pub(super) fn given(&self) -> Result<Given, RecordError> {
+        let path = self.records.dir.join(GIVEN);
+        Ok(read(&path)?.unwrap_or_default())
+    }
+
+    pub(super) fn put_given(&self, given: &Given) -> Result<(), RecordError> {
+        let path = self.records.dir.join(GIVEN);
+        let bytes =
+            serde_json::to_vec(given).map_err(|source| RecordError::Parse { path: path.clone(), source })?;
+        Ok(files::write_for_this_boot(&path, &bytes, 0o600)?)
+    }
 }
 
-fn read(path: &Path) -> Result<Option<Record>, RecordError> {
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, RecordError> {
     match fs::read(path) {
         Ok(bytes) if files::was_lost(&bytes) => Ok(None),
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -120,6 +142,18 @@ fn read(path: &Path) -> Result<Option<Record>, RecordError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_address_given_last_is_kept_apart_from_the_attachments() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(dir.path().join("attachments"));
+        let locked = records.lock().unwrap();
+        assert!(locked.given().unwrap().is_empty());
+        let given = Given::from([("10.1.0.0/24".parse().unwrap(), "10.1.0.7".parse().unwrap())]);
+        locked.put_given(&given).unwrap();
+        assert_eq!(locked.given().unwrap(), given);
+        assert!(locked.all().unwrap().is_empty());
+    }
 
     #[test]
     fn what_a_power_failure_left_is_no_record_and_what_does_not_parse_is_an_error() {

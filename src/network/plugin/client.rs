@@ -17,6 +17,7 @@ use crate::{
     cni::{CniError, Code, Command},
     protocol::{Answer, MAX_MESSAGE_BYTES, Request},
     provider::{Provider, Saved},
+    turns::Turn,
 };
 
 /// A little longer than the agent takes to give up by itself.
@@ -65,5 +66,5 @@ fn del(asked: &Asked) -> Result<Value, CniError> {
         .enable_all()
         .build()
         .map_err(|error| failed("start a runtime", &error))?;
-    runtime.block_on(provider.answer(asked.request.clone(), &Workers::new(1)))
+    runtime.block_on(provider.answer(asked.request.clone(), &Workers::new(1), Turn::free()))
 }

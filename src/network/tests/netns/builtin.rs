@@ -54,6 +54,15 @@ fn the_outside_sees_the_host_when_a_pod_calls() {
 }
 
 #[test]
+fn an_address_just_freed_rests_also_when_nobody_else_has_one() {
+    let host = Host::new();
+    let (_a, a4, a6) = pod(&host, "a", Value::Null);
+    del(&host, "a");
+    let (_b, b4, b6) = pod(&host, "b", Value::Null);
+    assert_ne!((a4, a6), (b4, b6));
+}
+
+#[test]
 fn adding_again_gives_the_same_result_and_deleting_again_succeeds() {
     let host = Host::new();
     let place = Place::new();

@@ -15,7 +15,7 @@ use super::{
     convert, events, labels,
     model::{
         ContainerId, ContainerRequest, ExecOutput, Image, ObservedContainer, PodObservation, PodSummary,
-        RegistryAuth, RuntimeEvent, RuntimeHealth, RuntimeVersion, SandboxId, SandboxRequest,
+        RegistryAuth, RuntimeEvent, RuntimeHealth, RuntimeVersion, Sandbox, SandboxId, SandboxRequest,
     },
     port::{Operation, Runtime, RuntimeError},
     read,
@@ -77,6 +77,14 @@ impl CriRuntime {
         let request = cri::ListContainersRequest { filter };
         let answer = self.call(Operation::ListContainers, self.runtime().list_containers(request)).await?;
         Ok(answer.containers)
+    }
+
+    async fn sandbox_status(&self, id: String) -> Result<Option<Sandbox>, RuntimeError> {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id, verbose: false };
+        let mut client = self.runtime();
+        let call = self.call(Operation::PodSandboxStatus, client.pod_sandbox_status(request));
+        let answer = gone_is_none(call.await)?;
+        Ok(answer.and_then(|answer| answer.status).as_ref().map(read::sandbox))
     }
 
     async fn container(&self, listed: cri::Container) -> Result<Option<ObservedContainer>, RuntimeError> {
@@ -164,28 +172,25 @@ impl Runtime for CriRuntime {
         // Containers first: a sandbox that appears in between is looked at again by its own event.
         let (containers, sandboxes) =
             futures_util::future::try_join(self.containers(Some(uid)), self.sandboxes(Some(uid))).await?;
-        let sandboxes: Vec<Option<_>> = stream::iter(sandboxes)
-            .map(|listed| async move {
-                let request = cri::PodSandboxStatusRequest { pod_sandbox_id: listed.id, verbose: false };
-                let mut client = self.runtime();
-                let call = self.call(Operation::PodSandboxStatus, client.pod_sandbox_status(request));
-                let answer = gone_is_none(call.await)?;
-                Ok::<_, RuntimeError>(answer.and_then(|answer| answer.status).as_ref().map(read::sandbox))
-            })
+        let sandboxes = stream::iter(sandboxes)
+            .map(|listed| self.sandbox_status(listed.id))
             .buffer_unordered(PARALLEL_READS)
-            .try_collect()
-            .await?;
-        let containers: Vec<Option<_>> = stream::iter(containers)
+            .try_collect::<Vec<Option<_>>>();
+        let containers = stream::iter(containers)
             .map(|listed| self.container(listed))
             .buffer_unordered(PARALLEL_READS)
-            .try_collect()
-            .await?;
+            .try_collect::<Vec<Option<_>>>();
+        let (sandboxes, containers) = futures_util::future::try_join(sandboxes, containers).await?;
         let mut observation = PodObservation {
             sandboxes: sandboxes.into_iter().flatten().collect(),
             containers: containers.into_iter().flatten().collect(),
         };
         observation.sort();
         Ok(observation)
+    }
+
+    async fn sandbox(&self, id: &SandboxId) -> Result<Option<Sandbox>, RuntimeError> {
+        self.sandbox_status(id.as_str().into()).await
     }
 
     async fn list(&self) -> Result<Vec<PodSummary>, RuntimeError> {

@@ -202,6 +202,14 @@ impl Runtime for FakeRuntime {
         Ok(RuntimeHealth { runtime: ok.clone(), network: ok })
     }
 
+    async fn sandbox(&self, id: &SandboxId) -> Result<Option<Sandbox>, RuntimeError> {
+        let id = id.as_str().to_string();
+        self.act(Operation::PodSandboxStatus, move |state, _| {
+            Ok(state.sandboxes.get(&id).map(|it| it.sandbox.clone()))
+        })
+        .await
+    }
+
     async fn observe(&self, uid: &PodUid) -> Result<PodObservation, RuntimeError> {
         let uid = uid.clone();
         self.act(Operation::ListContainers, move |state, _| {

@@ -6,7 +6,7 @@ use futures_util::stream::BoxStream;
 
 use super::model::{
     ContainerId, ContainerRequest, ExecOutput, Image, PodObservation, PodSummary, RegistryAuth, RuntimeEvent,
-    RuntimeHealth, RuntimeVersion, SandboxId, SandboxRequest,
+    RuntimeHealth, RuntimeVersion, Sandbox, SandboxId, SandboxRequest,
 };
 use crate::pods::PodUid;
 
@@ -18,6 +18,8 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Everything of one pod. An error is not an absence.
     fn observe(&self, uid: &PodUid) -> impl Future<Output = Result<PodObservation, RuntimeError>> + Send;
+    /// One sandbox alone, as it is now; `None` when it is gone.
+    fn sandbox(&self, id: &SandboxId) -> impl Future<Output = Result<Option<Sandbox>, RuntimeError>> + Send;
     /// Every pod that the runtime has anything of.
     fn list(&self) -> impl Future<Output = Result<Vec<PodSummary>, RuntimeError>> + Send;
     /// Ends when the runtime goes away; events in between may be lost.

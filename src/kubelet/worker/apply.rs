@@ -187,12 +187,8 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
     async fn create_sandbox(&mut self, request: &SandboxRequest) -> Option<(SandboxId, Vec<IpAddr>)> {
         make_dir(&request.log_directory).await;
         match self.tools.runtime.run_sandbox(request).await {
-            Ok(id) => match self.own(id.as_str()).observe(&PodUid::of(self.pod)).await {
-                Ok(observed) => {
-                    let ips =
-                        observed.sandboxes.iter().find(|sandbox| sandbox.id == id).map(|it| it.ips.clone());
-                    Some((id, ips.unwrap_or_default()))
-                }
+            Ok(id) => match self.own(id.as_str()).sandbox(&id).await {
+                Ok(sandbox) => Some((id, sandbox.map(|it| it.ips).unwrap_or_default())),
                 Err(error) => {
                     warn!(pod = %PodName::of(self.pod), error = &error as &dyn std::error::Error, "cannot read the new sandbox");
                     self.outcome.failed = true;

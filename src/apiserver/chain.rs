@@ -71,7 +71,9 @@ async fn steps(
     parts: Parts,
     body: Body,
 ) -> Result<Response<Body>, ApiError> {
+    let ours = matches!(caller, Caller::Component(_));
     let user = authenticate(server, caller, &info, &parts).await?;
+    let _counted = if ours { None } else { server.limits.enter(&user, &info)? };
     let user = impersonate::impersonate(server.authorizer.as_ref(), user, &parts.headers)?;
     authorize(server.authorizer.as_ref(), &user, &info)?;
     let deadline = timeout(server, &info);
@@ -138,11 +140,8 @@ fn enters_a_pod(info: &RequestInfo) -> bool {
     pods && matches!(info.subresource.as_str(), "exec" | "attach" | "portforward")
 }
 
-/// Watches and connections last; everything else has a time.
 fn timeout(server: &Inner, info: &RequestInfo) -> Option<Duration> {
-    let streams = matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
-    let lasts = info.is_resource && (info.verb == "watch" || info.verb == "proxy" || streams);
-    (!lasts).then_some(server.config.request_timeout)
+    (!info.lasts()).then_some(server.config.request_timeout)
 }
 
 fn timed_out() -> ApiError {

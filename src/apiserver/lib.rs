@@ -24,6 +24,7 @@ pub mod encode;
 pub mod handlers;
 mod health;
 mod impersonate;
+mod limits;
 mod metrics;
 pub mod openapi;
 pub mod registry;

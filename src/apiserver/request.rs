@@ -45,6 +45,13 @@ impl RequestInfo {
     pub fn is_readonly(&self) -> bool {
         matches!(self.verb.as_ref(), "get" | "list" | "watch" | "head" | "options")
     }
+
+    /// Whether the answer goes on for as long as somebody listens: watches, and connections into pods.
+    pub fn lasts(&self) -> bool {
+        let streams =
+            matches!(self.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
+        self.is_resource && (self.verb == "watch" || self.verb == "proxy" || streams)
+    }
 }
 
 /// The query's parameters, decoded, in the order sent.

@@ -24,6 +24,7 @@ use crate::{
     chain::{self, Caller},
     handlers::{Api, ApiObjects},
     health,
+    limits::Limits,
     metrics::Metrics,
     registry::{Objects, Registry},
     request::RequestInfo,
@@ -93,6 +94,7 @@ pub(crate) struct Inner {
     pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) metrics: Metrics,
+    pub(crate) limits: Limits,
     pages: Vec<Arc<dyn Pages>>,
     /// Cancelled when the server stops: watches end.
     pub(crate) stop: CancellationToken,
@@ -105,7 +107,8 @@ impl Server {
         let writer = Writer::new(cache.clone(), Pools::new(&config.pools));
         let api = Arc::new(Api { cache, registry, admission, writer });
         let (metrics, stop) = (Metrics::new(), scope.token());
-        Self(Arc::new(Inner { config, api, authenticator, authorizer, metrics, pages, stop }))
+        let limits = Limits::default();
+        Self(Arc::new(Inner { config, api, authenticator, authorizer, metrics, limits, pages, stop }))
     }
 
     /// A connection inside this process, as a user: the same path as everybody's, authentication apart.

@@ -140,13 +140,16 @@ async fn past_page(
         .filter(|start| *start > prefix.as_str())
         .map_or(first, |start| Bytes::copy_from_slice(start.as_bytes()));
     let at = Revision(i64::try_from(revision).unwrap_or(i64::MAX));
-    let request = RangeRequest::new(KeyRange::Span { start: from, end }).at(at);
+    let mut request = RangeRequest::new(KeyRange::Span { start: from, end }).at(at);
+    // Where every object counts, the store says how many there are beyond the page.
+    let all_count = options.limit > 0 && !selection.has_selectors();
+    request.limit = all_count.then_some(options.limit);
     let range = api.cache.store().range(request).await.map_err(|error| match error {
         StoreError::Compacted { .. } => compacted(call, start),
         error => ApiError::internal(error),
     })?;
     let mut entries = Vec::new();
-    let mut remaining = 0;
+    let mut remaining = range.count.saturating_sub(range.kvs.len());
     for kv in range.kvs {
         let Ok(key) = str::from_utf8(&kv.key) else { continue };
         let entry =
@@ -155,10 +158,11 @@ async fn past_page(
             continue;
         }
         if options.limit > 0 && entries.len() == options.limit {
+            // With selectors it is enough to know that there is one more.
             remaining += 1;
-        } else {
-            entries.push(Arc::new(entry));
+            break;
         }
+        entries.push(Arc::new(entry));
     }
     let meta = list_meta(call, options, selection, &entries, remaining, revision);
     Ok(Page { entries, meta })

@@ -1,4 +1,4 @@
-//! The loop of one pod: wake, observe, publish, decide, and one job at a time.
+//! The loop of one pod: wake, observe, decide, publish, and one job at a time.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -192,8 +192,10 @@ impl Writer {
         let (_, release) = difference(&[], &held);
         let txn = transaction(target, Some(existing), None, &[], &release);
         match self.attempt(target, Some(existing), &[], txn).await? {
-            Attempt::Done(_) | Attempt::Taken(_) => Ok(Ok(Outcome::Removed(answer_of(&answer)))),
+            Attempt::Done(_) => Ok(Ok(Outcome::Removed(answer_of(&answer)))),
             Attempt::ObjectChanged(now) => Ok(Err(now)),
+            // Nothing was reserved, so nothing can have been taken: whatever this is, it is no removal.
+            Attempt::Taken(_) => Err(ApiError::server_timeout(&target.row.group_resource(), "delete", 1)),
         }
     }
 

@@ -6,10 +6,12 @@
 //!   kubectl port-forward ── SPDY in WebSocket ──▶ tunnel ── SPDY ──▶ splice ── SPDY ──▶ runtime
 //! ```
 //!
-//! Nothing here starts a task: each way is one future, which ends when either side does.
+//! [`serve`] is the socket of both servers. Nothing else here starts a task: each way is one future, which ends when
+//! either side does.
 
 pub mod channels;
 pub mod http;
+pub mod serve;
 pub mod spdy;
 mod splice;
 mod translate;

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::bail;
 use config::Config;
+use lifecycle::Chain;
 
 use crate::{
     identity::{self, Place},
@@ -39,7 +40,7 @@ pub(crate) async fn reset(config: &Config, really: bool) -> anyhow::Result<()> {
     // Pods first: taking their network down needs the network's own files.
     let pods = kubelet::reset::reset(&node::kubelet_config(config, &place)).await;
     println!("removed {} pods", pods.pods);
-    failed.extend(pods.failed.iter().map(|error| chain(error)));
+    failed.extend(pods.failed.iter().map(|error| Chain(error).to_string()));
     if pods.pods_stay() {
         for failure in &failed {
             println!("FAILED  {failure}");
@@ -57,7 +58,7 @@ pub(crate) async fn reset(config: &Config, really: bool) -> anyhow::Result<()> {
     failed.extend(network.failed);
     match proxy::cleanup().await {
         Ok(()) => println!("removed the rules of Services"),
-        Err(error) => failed.push(chain(&error)),
+        Err(error) => failed.push(Chain(&error).to_string()),
     }
     for name in ["store", "pki", "network", "admin.kubeconfig"] {
         match remove(&config.state_dir.join(name)) {
@@ -83,15 +84,4 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// An error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

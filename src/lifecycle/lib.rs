@@ -14,11 +14,13 @@
 //! - Work that may hang in the kernel runs on [`Workers`]: bounded, and abandoned when its deadline passes.
 
 mod backoff;
+mod chain;
 mod scope;
 mod supervisor;
 mod workers;
 
 pub use backoff::Backoff;
+pub use chain::Chain;
 pub use scope::{Guarded, Panicked, Scope, catch_panic};
 pub use supervisor::{BoxError, Failed, OnFailure, Supervisor};
 pub use workers::{WorkError, Workers};

@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     backoff::Backoff,
+    chain::Chain,
     scope::{Panicked, Scope},
 };
 
@@ -175,21 +176,6 @@ async fn run_once(
     tokio::select! {
         ended = main => ended.unwrap_or_else(|panic| Err(Box::new(panic))),
         panic = scope.failed() => Err(Box::<Panicked>::new(panic)),
-    }
-}
-
-/// An error with its causes on one line.
-struct Chain<'a>(&'a (dyn std::error::Error + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }
 

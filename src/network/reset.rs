@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lifecycle::Workers;
+use lifecycle::{Chain, Workers};
 use netlink::nft::Family;
 
 use crate::{
@@ -32,15 +32,7 @@ impl Report {
     ) {
         match result {
             Ok(value) => self.removed.extend(removed(value)),
-            Err(error) => {
-                let mut text = format!("{what}: {error}");
-                let mut source = error.source();
-                while let Some(cause) = source {
-                    text.push_str(&format!(": {cause}"));
-                    source = cause.source();
-                }
-                self.failed.push(text);
-            }
+            Err(error) => self.failed.push(format!("{what}: {}", Chain(&error))),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Writes what was decided: bindings, conditions, events.
 
-use std::error::Error as _;
-
 use api::{conditions, references};
 use client::{Client, ErrorKind, EventType, Recorder, kind_of};
 use jiff::Timestamp;
@@ -140,18 +138,6 @@ fn truncated(note: &str) -> String {
         end -= 1;
     }
     format!("{}{suffix}", &note[..end])
-}
-
-/// What went wrong below `error`, for a message that people read.
-pub(crate) fn with_causes(error: &ApplyError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use api::pods;
 use client::{Cache, Changes, Client, ObjectKey, Recorder, Store};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use lifecycle::{Scope, catch_panic};
+use lifecycle::{Chain, Scope, catch_panic};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
@@ -20,7 +20,7 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    apply::{ApplyError, Writer, explanation, with_causes},
+    apply::{ApplyError, Writer, explanation},
     cluster::{Cluster, Removed},
     config::Config,
     diagnosis::Unschedulable,
@@ -286,7 +286,7 @@ impl Scheduler {
             debug!(pod = %pod.key, error = error as &dyn std::error::Error, "pod needs no binding any more");
         } else {
             warn!(pod = %pod.key, error = error as &dyn std::error::Error, "pod not bound");
-            let message = with_causes(error);
+            let message = Chain(error).to_string();
             self.writer.failed(pod, &message);
             self.explain(pod, "SchedulerError", &message);
         }

@@ -1,5 +1,6 @@
 //! The spec's error object.
 
+use lifecycle::Chain;
 use serde::{Deserialize, Serialize};
 
 /// Well-known error codes (spec, "Error"); plugins use 100 and above for their own.
@@ -43,13 +44,7 @@ impl CniError {
     /// With the chain of causes as details.
     #[must_use]
     pub fn caused(code: Code, msg: impl Into<String>, cause: &dyn std::error::Error) -> Self {
-        let mut details = cause.to_string();
-        let mut source = cause.source();
-        while let Some(cause) = source {
-            details.push_str(": ");
-            details.push_str(&cause.to_string());
-            source = cause.source();
-        }
+        let details = Chain(cause).to_string();
         Self { code, msg: msg.into(), details }
     }
 }

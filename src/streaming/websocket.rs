@@ -4,13 +4,11 @@ use std::io;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Error, Message,
-        handshake::derive_accept_key,
-        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
-    },
+pub use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{
+    Error, Message,
+    handshake::derive_accept_key,
+    protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
 };
 
 /// The biggest message that is taken: clients send pieces of some 32 KiB.

@@ -1,19 +1,18 @@
 //! `pods/exec` and `pods/attach`.
 
 use futures_util::future::BoxFuture;
-use http::HeaderValue;
-use hyper_util::rt::TokioIo;
+use http::HeaderMap;
 use streaming::{Wanted, channels, websocket};
 
 use super::{
-    dial::Connector,
+    dial::{self, Connector},
     location,
-    upgrade::{self, Remote, tell},
+    upgrade::Stream,
 };
 use crate::{
     registry::{Action, ActionContext, ActionRequest, Respond},
     request::Query,
-    status::{ApiError, GroupResource},
+    status::ApiError,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,47 +37,21 @@ impl Action for Command {
 }
 
 impl Command {
-    async fn connect(
-        &self,
-        context: &ActionContext,
-        mut request: ActionRequest,
-    ) -> Result<Respond, ApiError> {
-        let info = request.info.clone();
-        let pods = GroupResource::new("", "pods");
-        let pod = context.objects.get(&pods, &info.namespace, &info.name).await?;
+    async fn connect(&self, context: &ActionContext, request: ActionRequest) -> Result<Respond, ApiError> {
+        let info = &request.info;
+        let pod = dial::pod(context, info).await?;
         let container = location::container(&pod, info.query.get("container").unwrap_or_default())?;
-        let node = location::node_of(&pod).ok_or_else(|| location::unscheduled(&pod))?;
+        let node = location::node(&pod)?.to_owned();
         let wanted = wanted(&info.query);
         let path = match self.kind {
             Kind::Exec => format!("/exec/{}/{}/{container}", info.namespace, info.name),
             Kind::Attach => format!("/attach/{}/{}/{container}", info.namespace, info.name),
         };
         let path = location::with_query(&path, &pairs(wanted, &info.query));
-        let client = upgrade::client(&mut request)?;
-        let to = self.connector.endpoint(context, node).await?;
-        let headers = &request.parts.headers;
-        if upgrade::wants_spdy(headers) {
-            return self.connector.splice((&to, &path), headers, client).await.map(Respond::Raw);
-        }
-        let protocol = protocol(websocket::offered(headers))?;
-        let response = websocket::accept(headers, protocol);
-        let response = response.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
-        let protocols = [HeaderValue::from_static(channels::V4)];
-        let remote = match self.connector.spdy(&to, &path, &protocols).await? {
-            Remote::Refused(response) => return Ok(Respond::Raw(response)),
-            Remote::Switched(_, remote) => remote,
-        };
-        self.connector.run("command", async move {
-            let ended = match client.await {
-                Ok(client) => {
-                    let socket = websocket::server(TokioIo::new(client)).await;
-                    streaming::translate(socket, remote, wanted).await
-                }
-                Err(error) => Err(std::io::Error::other(error)),
-            };
-            tell("command", ended);
-        });
-        Ok(Respond::Raw(response))
+        let stream = Stream { name: "command", node, path, protocol: channels::V4 };
+        let choose = |headers: &HeaderMap| protocol(websocket::offered(headers));
+        let relay = move |socket, remote| streaming::translate(socket, remote, wanted);
+        self.connector.bridge(context, request, stream, choose, relay).await
     }
 }
 

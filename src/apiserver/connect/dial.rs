@@ -12,6 +12,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::location::{self, Endpoint};
 use crate::{
     registry::ActionContext,
+    request::RequestInfo,
     status::{ApiError, GroupResource, Reason},
 };
 
@@ -63,6 +64,11 @@ impl Connector {
             }
         }));
     }
+}
+
+/// The pod that a request names.
+pub(super) async fn pod(context: &ActionContext, info: &RequestInfo) -> Result<Value, ApiError> {
+    context.objects.get(&GroupResource::new("", "pods"), &info.namespace, &info.name).await
 }
 
 /// A request to a kubelet, with what every one has.

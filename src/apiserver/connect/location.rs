@@ -55,8 +55,11 @@ pub(super) fn node_of(pod: &Value) -> Option<&str> {
     Some(text(pod, "/spec/nodeName")).filter(|name| !name.is_empty())
 }
 
-pub(super) fn unscheduled(pod: &Value) -> ApiError {
-    ApiError::bad_request(format!("pod {} does not have a host assigned", text(pod, "/metadata/name")))
+/// The same, where it has to have one.
+pub(super) fn node(pod: &Value) -> Result<&str, ApiError> {
+    node_of(pod).ok_or_else(|| {
+        ApiError::bad_request(format!("pod {} does not have a host assigned", text(pod, "/metadata/name")))
+    })
 }
 
 /// The address in upstream's default order of preference for a cluster whose node names need not resolve.

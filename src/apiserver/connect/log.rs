@@ -13,7 +13,7 @@ use crate::{
     body::{self, Body},
     registry::{Action, ActionContext, ActionRequest, Respond},
     request::Query,
-    status::{ApiError, Details, FieldError, GroupKind, GroupResource, Reason, quote},
+    status::{ApiError, Details, FieldError, GroupKind, Reason, quote},
 };
 
 const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
@@ -32,8 +32,7 @@ impl Action for Log {
         Box::pin(async move {
             let info = &request.info;
             let options = options(&info.name, &info.query)?;
-            let pods = GroupResource::new("", "pods");
-            let pod = context.objects.get(&pods, &info.namespace, &info.name).await?;
+            let pod = dial::pod(context, info).await?;
             let container = location::container(&pod, info.query.get("container").unwrap_or_default())?;
             let Some(node) = location::node_of(&pod) else {
                 return Ok(Respond::Raw(text(body::empty())));

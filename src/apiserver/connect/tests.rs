@@ -24,7 +24,7 @@ fn a_container_is_the_one_asked_for_or_the_only_one() {
     let several = "a container name must be specified for pod web, choose one of: [init a b]";
     assert_eq!(said(&pod(), ""), Err(several.into()));
     assert_eq!(said(&pod(), "x"), Err("container x is not valid for pod web".into()));
-    assert_eq!(location::unscheduled(&pod()).message, "pod web does not have a host assigned");
+    assert_eq!(location::node(&pod()).unwrap_err().message, "pod web does not have a host assigned");
     assert_eq!(location::node_of(&pod()), None);
 }
 

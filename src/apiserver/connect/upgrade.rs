@@ -5,7 +5,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use http_body_util::Empty;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use streaming::http::Upgrade;
+use streaming::{
+    http::Upgrade,
+    websocket::{self, WebSocketStream},
+};
 use tracing::debug;
 
 use super::{
@@ -14,7 +17,7 @@ use super::{
 };
 use crate::{
     body::{self, Body},
-    registry::ActionRequest,
+    registry::{ActionContext, ActionRequest, Respond},
     status::ApiError,
 };
 
@@ -23,34 +26,76 @@ pub(super) const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream
 
 pub(super) type Switched = TokioIo<Upgraded>;
 
+/// A stream of a pod's that a client asks for.
+pub(super) struct Stream {
+    /// What it is, for the log.
+    pub(super) name: &'static str,
+    pub(super) node: String,
+    /// On that node's kubelet.
+    pub(super) path: String,
+    /// What the kubelet is offered to speak in its SPDY streams.
+    pub(super) protocol: &'static str,
+}
+
 /// The client's half of an upgrade that it has asked for.
-pub(super) fn client(request: &mut ActionRequest) -> Result<OnUpgrade, ApiError> {
+fn client(request: &mut ActionRequest) -> Result<OnUpgrade, ApiError> {
     let asked = request.parts.headers.contains_key(header::UPGRADE);
     let on = request.parts.extensions.remove::<OnUpgrade>();
     on.filter(|_| asked).ok_or_else(|| ApiError::bad_request("Upgrade request required"))
 }
 
 /// The client asks for SPDY itself.
-pub(super) fn wants_spdy(headers: &HeaderMap) -> bool {
+fn wants_spdy(headers: &HeaderMap) -> bool {
     let upgrade = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     upgrade.to_ascii_lowercase().starts_with("spdy/")
 }
 
 /// A kubelet that has switched to SPDY: its answer's headers and the connection.
-pub(super) enum Remote {
+enum Remote {
     Switched(HeaderMap, Switched),
     /// It refused: this is the answer to the client.
     Refused(Response<Body>),
 }
 
 impl Connector {
-    /// Asks a kubelet for SPDY, offering these protocols for its streams.
-    pub(super) async fn spdy(
+    /// Connects a client with a kubelet: its own SPDY as it is; a WebSocket, in the subprotocol that is chosen, by
+    /// `relay`.
+    pub(super) async fn bridge<F>(
         &self,
-        to: &Endpoint,
-        path: &str,
-        protocols: &[HeaderValue],
-    ) -> Result<Remote, ApiError> {
+        context: &ActionContext,
+        mut request: ActionRequest,
+        stream: Stream,
+        choose: impl FnOnce(&HeaderMap) -> Result<&'static str, ApiError>,
+        relay: impl FnOnce(WebSocketStream<Switched>, Switched) -> F + Send + 'static,
+    ) -> Result<Respond, ApiError>
+    where
+        F: Future<Output = std::io::Result<()>> + Send + 'static,
+    {
+        let Stream { name, node, path, protocol } = stream;
+        let client = client(&mut request)?;
+        let to = self.endpoint(context, &node).await?;
+        let headers = &request.parts.headers;
+        if wants_spdy(headers) {
+            return self.splice((&to, &path), headers, client).await.map(Respond::Raw);
+        }
+        let response = websocket::accept(headers, choose(headers)?);
+        let response = response.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
+        let remote = match self.spdy(&to, &path, &[HeaderValue::from_static(protocol)]).await? {
+            Remote::Refused(response) => return Ok(Respond::Raw(response)),
+            Remote::Switched(_, remote) => remote,
+        };
+        self.run(name, async move {
+            let ended = match client.await {
+                Ok(client) => relay(websocket::server(TokioIo::new(client)).await, remote).await,
+                Err(error) => Err(std::io::Error::other(error)),
+            };
+            tell(name, ended);
+        });
+        Ok(Respond::Raw(response))
+    }
+
+    /// Asks a kubelet for SPDY, offering these protocols for its streams.
+    async fn spdy(&self, to: &Endpoint, path: &str, protocols: &[HeaderValue]) -> Result<Remote, ApiError> {
         let connection = self.dial(to).await.map_err(|error| dial::unreachable("Post", to, path, &error))?;
         let mut request = dial::request(to, path)
             .method(Method::POST)
@@ -75,7 +120,7 @@ impl Connector {
     }
 
     /// Passes a client's own SPDY through.
-    pub(super) async fn splice(
+    async fn splice(
         &self,
         (to, path): (&Endpoint, &str),
         headers: &HeaderMap,
@@ -105,7 +150,7 @@ impl Connector {
 }
 
 /// Connections break; who looks for the reason finds it.
-pub(super) fn tell(what: &'static str, ended: std::io::Result<()>) {
+fn tell(what: &'static str, ended: std::io::Result<()>) {
     if let Err(error) = ended {
         debug!(what, error = &error as &dyn std::error::Error, "stream ended");
     }

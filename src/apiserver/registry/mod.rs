@@ -138,7 +138,7 @@ pub enum How {
     Status,
     /// Reads and writes the parent (GET, PUT, PATCH, as for the object itself) through a strategy of its own: its
     /// `prepare_update` takes from the new object only what this subresource may change, and its `validate_update`
-    /// judges that (`finalize`, `approval`, `ephemeralcontainers`, `resize`).
+    /// judges that (`finalize`, `approval`).
     Part(Arc<dyn Strategy>),
     /// `autoscaling/v1` Scale of the parent.
     Scale(ScalePaths),

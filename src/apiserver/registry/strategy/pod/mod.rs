@@ -10,9 +10,7 @@ pub mod validate;
 
 mod containers;
 mod env;
-mod ephemeral;
 mod probes;
-mod resize;
 mod resources;
 mod scheduling;
 mod security;
@@ -22,8 +20,6 @@ mod volumes;
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::names;
-pub use ephemeral::EPHEMERAL_CONTAINERS;
-pub use resize::RESIZE;
 use serde_json::{Value, json};
 
 use super::at::At;

@@ -1,4 +1,4 @@
-//! What becomes of pods when they are deleted, resized and debugged.
+//! What becomes of pods when they are deleted, and what of their status and names.
 
 use serde_json::{Value, json};
 
@@ -29,35 +29,6 @@ fn a_running_pod_gets_the_time_that_it_asks_for() {
     pod["status"]["phase"] = "Pending".into();
     pod["spec"]["nodeName"] = "".into();
     assert_eq!(deletion(&pod, None), Deletion::Now);
-}
-
-#[test]
-fn a_debug_container_is_added_and_stays() {
-    let old = running();
-    let mut new = old.clone();
-    new["spec"]["hostname"] = "changed".into();
-    new["spec"]["ephemeralContainers"] = json!([{"name": "debug", "image": "busybox"}]);
-    EPHEMERAL_CONTAINERS.prepare_update(&mut new, &old);
-    assert_eq!(EPHEMERAL_CONTAINERS.validate_update(&new, &old), Vec::new());
-    assert_eq!(new["spec"].get("hostname"), None);
-    assert_eq!(new["spec"]["ephemeralContainers"][0]["imagePullPolicy"], "Always");
-    let mut without = old;
-    EPHEMERAL_CONTAINERS.prepare_update(&mut without, &new);
-    let errors = EPHEMERAL_CONTAINERS.validate_update(&without, &new);
-    assert!(errors[0].detail.contains("may not be removed"), "{errors:?}");
-}
-
-#[test]
-fn a_resize_changes_cpu_and_memory_within_the_class() {
-    let old = running();
-    let mut new = old.clone();
-    new["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "2".into();
-    new["spec"]["containers"][0]["image"] = "y".into();
-    RESIZE.prepare_update(&mut new, &old);
-    assert_eq!(RESIZE.validate_update(&new, &old), Vec::new());
-    assert_eq!(new["spec"]["containers"][0]["image"], "x");
-    new["spec"]["containers"][0]["resources"] = json!({});
-    assert!(!RESIZE.validate_update(&new, &old).is_empty());
 }
 
 #[test]

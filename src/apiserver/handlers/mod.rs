@@ -26,7 +26,7 @@ mod token;
 mod watch;
 mod write;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 pub use call::Api;
@@ -48,6 +48,9 @@ use crate::{
 
 /// Bodies may be this big (upstream's `MaxRequestBodyBytes`).
 const MAX_BODY_BYTES: usize = 3 << 20;
+/// Of a body that is too big, so much is read for its sender to get the answer.
+const MAX_PASSED_OVER_BYTES: usize = 64 << 20;
+const MAX_PASSED_OVER_TIME: Duration = Duration::from_secs(10);
 
 /// A request for a resource, authorized.
 pub(crate) struct Request {
@@ -160,10 +163,24 @@ pub(crate) async fn read_body(mut body: Body) -> Result<Bytes, ApiError> {
             frame.map_err(|error| ApiError::bad_request(format!("unable to read the body: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > MAX_BODY_BYTES {
+            drop(whole);
+            drop(tokio::time::timeout(MAX_PASSED_OVER_TIME, pass_over(body)).await);
             let message = format!("Request entity too large: limit is {MAX_BODY_BYTES}");
             return Err(ApiError::request_entity_too_large(message));
         }
         whole.extend_from_slice(&data);
     }
     Ok(whole.freeze())
+}
+
+/// Reads what is left of a body that is refused: most clients send all of it before they look at the answer, and one
+/// whose HTTP/2 stream is reset meanwhile never does.
+async fn pass_over(mut body: Body) {
+    let mut passed_over = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        passed_over += frame.data_ref().map_or(0, Bytes::len);
+        if passed_over > MAX_PASSED_OVER_BYTES {
+            return;
+        }
+    }
 }

@@ -147,6 +147,23 @@ async fn a_panic_is_that_requests_error_alone() {
 }
 
 #[tokio::test]
+async fn who_sends_too_much_is_told_so_over_both_versions_of_http() {
+    let socket = listening().await;
+    let huge = format!("{{\"metadata\":{{\"name\":\"{}\"}}}}", "x".repeat(12 << 20));
+    for (protocol, base) in [("h2", "https://127.0.0.1"), ("http/1.1", "")] {
+        let request = Request::post(format!("{base}/api/v1/namespaces/a/configmaps"))
+            .header("host", "127.0.0.1")
+            .header("authorization", "Bearer me");
+        let (code, error) = socket.request(protocol, request.body(body::full(huge.clone())).unwrap()).await;
+        assert_eq!(
+            (code.as_u16(), &error["reason"]),
+            (413, &json!("RequestEntityTooLarge")),
+            "{protocol}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn stopping_lets_connections_end() {
     let socket = listening().await;
     let _idle = socket.dial("h2").await;

@@ -23,8 +23,9 @@ use crate::{
 /// Everything that the API stores is below this.
 pub(crate) const ROOT: &str = "/registry/";
 const PAGE: usize = 1000;
-/// How long a read waits for the cache to be level with the store.
-const CATCH_UP: Duration = Duration::from_secs(10);
+/// How long a read waits for the cache to be level with the store, or with a revision that it names (upstream's
+/// `blockTimeout`).
+const CATCH_UP: Duration = Duration::from_secs(3);
 const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// The caches of all resources.

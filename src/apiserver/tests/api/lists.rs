@@ -130,6 +130,31 @@ async fn big_lists_are_compressed_for_who_takes_that() {
 }
 
 #[tokio::test]
+async fn a_read_at_a_version_that_does_not_come_is_told_which_is_current() {
+    let host = with_maps(&["m"]).await;
+    let current = host.store.current_revision().await.unwrap();
+    tokio::time::pause();
+    for path in [MAPS.to_string(), format!("{MAPS}/m")] {
+        let began = tokio::time::Instant::now();
+        let answer = host.get(&format!("{path}?resourceVersion=4000000")).await;
+        assert!(began.elapsed().as_secs() == 3, "upstream waits as long");
+        assert_eq!(answer.code, 504);
+        assert_eq!(
+            (&answer.body["reason"], &answer.body["message"], &answer.body["details"]),
+            (
+                &json!("Timeout"),
+                &json!(format!("Timeout: Too large resource version: 4000000, current: {current}")),
+                &json!({
+                    "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+                    "retryAfterSeconds": 1
+                })
+            ),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn unknown_paths_methods_and_bodies_answer_statuses() {
     let host = with_maps(&[]).await;
     for (method, path, code) in [

@@ -7,6 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use store::{Event, KeyRange, Progress, RangeRequest, Revision, Store, StoreError, WatchBatch};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
@@ -251,7 +252,7 @@ impl Cache {
         }
     }
 
-    /// Starts a watch of a resource.
+    /// Starts a watch of a resource. Should its reader stand still, it is `broken_off`.
     ///
     /// # Errors
     /// 410 when it would start before what is remembered.
@@ -260,8 +261,9 @@ impl Cache {
         resource: &ResourceCache,
         selection: Selection,
         start: Start,
+        broken_off: Option<CancellationToken>,
     ) -> Result<Watcher, ApiError> {
-        resource.watch(selection, start, self.progress()).map_err(|too_old| {
+        resource.watch(selection, start, self.progress(), broken_off).map_err(|too_old| {
             let Start::After(revision) = start else {
                 return ApiError::internal("a watch that starts now cannot be too old");
             };

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     entry::Entry,
@@ -114,7 +114,7 @@ impl ResourceCache {
                 _ => None,
             };
             let change = Change { revision, new, old, deleted };
-            state.watchers.retain(|watcher| watcher.send(&change));
+            state.watchers.retain_mut(|watcher| watcher.send(&change));
             state.ring.push(change);
         }
         state.changed = revision;
@@ -185,9 +185,15 @@ impl ResourceCache {
         }
     }
 
-    /// Starts a watch: what it begins with and its queue, without a gap between them.
-    pub(super) fn watch(&self, selection: Selection, start: Start, progress: u64) -> Result<Watcher, TooOld> {
-        let (tx, rx) = mpsc::channel(watcher::QUEUE);
+    /// Starts a watch: what it begins with and its queue, without a gap between them. One that does not read is
+    /// `broken_off`.
+    pub(super) fn watch(
+        &self,
+        selection: Selection,
+        start: Start,
+        progress: u64,
+        broken_off: Option<CancellationToken>,
+    ) -> Result<Watcher, TooOld> {
         let mut state = self.state.write();
         let current = progress.max(state.changed);
         let (initial, after) = match start {
@@ -204,8 +210,9 @@ impl ResourceCache {
         };
         // A start in the future: what comes before it is not wanted.
         let skip = if let Start::After(revision) = start { revision } else { 0 };
-        state.watchers.push(Sender { selection, after: skip, queue: tx });
-        Ok(Watcher { initial, start: after, queue: rx })
+        let (sender, watcher) = watcher::watch((initial, after), (selection, skip), broken_off);
+        state.watchers.push(sender);
+        Ok(watcher)
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) async fn watch(
         read::fresh_enough(api, version).await?;
     }
     let cache = call.cache(api)?;
-    let watcher = match api.cache.watch(&cache, selection, start) {
+    let watcher = match api.cache.watch(&cache, selection, start, streaming::serve::this_response()) {
         Ok(watcher) => watcher,
         // As upstream: the watch itself succeeds, its one event is the error.
         Err(error) => return Ok(streamed(stream::iter([Ok(Frame::data(error_line(&error)))]))),
@@ -187,13 +187,14 @@ impl WatchStream {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Wake::Over,
-            event = self.watcher.queue.recv() => event.map_or(Wake::Closed, Wake::Event),
+            event = self.watcher.next() => event.map_or(Wake::Closed, Wake::Event),
             () = tokio::time::sleep_until(self.deadline) => Wake::Over,
             _ = self.tick.tick(), if self.bookmarks => Wake::Bookmark,
         }
     }
 
     fn initial_frame(&mut self) -> Option<Bytes> {
+        self.watcher.note_read();
         let mut frame = Vec::new();
         while frame.len() < FRAME {
             let Some(event) = self.initial.next() else { break };
@@ -212,7 +213,7 @@ impl WatchStream {
         let first = self.render(&event);
         let mut more: Option<Vec<u8>> = None;
         while more.as_ref().map_or(first.len(), Vec::len) < FRAME {
-            let Ok(event) = self.watcher.queue.try_recv() else { break };
+            let Some(event) = self.watcher.waiting() else { break };
             self.sent = self.sent.max(event.revision);
             let rendered = self.render(&event);
             more.get_or_insert_with(|| first.to_vec()).extend_from_slice(&rendered);
@@ -248,7 +249,7 @@ impl WatchStream {
         self.cache.request_progress();
         // Progress first, then the queue: what is queued up to that progress must be sent before the bookmark.
         let progress = self.cache.progress();
-        if let Ok(event) = self.watcher.queue.try_recv() {
+        if let Some(event) = self.watcher.waiting() {
             return Some(self.frame_from(event));
         }
         if progress <= self.sent && self.last_bookmark.is_some() && !waited {

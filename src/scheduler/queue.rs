@@ -57,12 +57,33 @@ enum State {
         until: Instant,
         /// A change may have helped: it may go early when nobody else waits.
         woken: bool,
+        cause: Cause,
     },
     Unschedulable {
         since: Instant,
         topological: bool,
     },
     Gated,
+}
+
+/// Why a pod backs off.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Cause {
+    WriteFailed,
+    /// No node would do, and something has changed since.
+    Rejected {
+        topological: bool,
+    },
+}
+
+/// What a change means to a pod that no node would take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Meaning {
+    Nothing,
+    /// It still finds no node, but for other reasons than it was told.
+    OtherReasons,
+    /// It may find a node now.
+    MayHelp,
 }
 
 impl Queue {
@@ -136,22 +157,41 @@ impl Queue {
             return;
         }
         let until = now + self.backoff_of(key);
-        self.set(key, State::Backoff { until, woken: false });
+        self.set(key, State::Backoff { until, woken: false, cause: Cause::WriteFailed });
     }
 
-    /// Something changed: those of the rejected for whom it `may_help` get another try, after their back-off.
-    pub(crate) fn wake(&mut self, now: Instant, may_help: impl Fn(&PodInfo, bool) -> bool) {
-        let helped = |(_, key): &&(Instant, ObjectKey)| {
-            self.waiting.get(key).is_some_and(|waiting| match waiting.state {
-                State::Unschedulable { topological, .. } => may_help(&waiting.pod, topological),
-                _ => false,
-            })
+    /// Something changed: those of the rejected for whom it means something get another try, after their back-off.
+    pub(crate) fn wake(&mut self, now: Instant, means: impl Fn(&PodInfo, bool) -> Meaning) {
+        let judged = |key: &ObjectKey| {
+            let waiting = self.waiting.get(key)?;
+            let (State::Unschedulable { topological, .. }
+            | State::Backoff { woken: false, cause: Cause::Rejected { topological }, .. }) = waiting.state
+            else {
+                return None;
+            };
+            let meaning = means(&waiting.pod, topological);
+            (meaning != Meaning::Nothing).then_some((meaning == Meaning::MayHelp, topological))
         };
-        let woken: Vec<(Instant, ObjectKey)> = self.unschedulable.iter().filter(helped).cloned().collect();
-        for (since, key) in woken {
-            let until = since + self.backoff_of(&key);
-            let state = if until <= now { State::Active } else { State::Backoff { until, woken: true } };
-            self.set(&key, state);
+        let rejected = self.unschedulable.iter().map(|(since, key)| (Some(*since), key));
+        let backing_off = self.backoff.iter().map(|(_, key)| (None, key));
+        let all = rejected.chain(backing_off);
+        let woken: Vec<_> = all.filter_map(|(since, key)| Some((since, key.clone(), judged(key)?))).collect();
+        for (since, key, (woken, topological)) in woken {
+            let cause = Cause::Rejected { topological };
+            match (since.map(|since| since + self.backoff_of(&key)), self.backoff_end(&key)) {
+                (Some(until), _) if until <= now => self.set(&key, State::Active),
+                (Some(until), _) | (None, Some(until)) => {
+                    self.set(&key, State::Backoff { until, woken, cause });
+                }
+                (None, None) => {}
+            }
+        }
+    }
+
+    fn backoff_end(&self, key: &ObjectKey) -> Option<Instant> {
+        match self.waiting.get(key)?.state {
+            State::Backoff { until, .. } => Some(until),
+            _ => None,
         }
     }
 
@@ -301,7 +341,12 @@ mod tests {
         assert_eq!(test.pop(0).as_deref(), Some("b"));
         test.reject("b", 0);
         assert_eq!(test.pop(100), None);
-        test.queue.wake(test.at(100), |pod, _| pod.uid == "b");
+        test.queue.wake(
+            test.at(100),
+            |pod, _| {
+                if pod.uid == "b" { Meaning::MayHelp } else { Meaning::Nothing }
+            },
+        );
         assert_eq!(test.pop(100).as_deref(), Some("b"));
         assert_eq!(test.pop(299), None);
         assert_eq!(test.queue.next_due(), Some(test.at(300)));
@@ -314,10 +359,38 @@ mod tests {
         test.queue.add(pod("a", 9, &[]));
         test.pop(0);
         test.reject("a", 0);
-        test.queue.wake(test.at(0), |_, _| true);
+        test.queue.wake(test.at(0), |_, _| Meaning::MayHelp);
         test.queue.add(pod("b", 0, &[]));
         assert_eq!(test.pop(0).as_deref(), Some("b"));
         assert_eq!(test.pop(0).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_pod_whose_reasons_changed_is_looked_at_after_its_backoff_or_early_once_a_change_may_help() {
+        let mut test = Test::new();
+        test.queue.add(pod("a", 0, &[]));
+        test.pop(0);
+        test.reject("a", 0);
+        test.queue.wake(test.at(0), |_, _| Meaning::OtherReasons);
+        assert_eq!(test.pop(0), None);
+        assert_eq!(test.queue.next_due(), Some(test.at(1)));
+        assert_eq!(test.pop(1).as_deref(), Some("a"));
+        test.reject("a", 1);
+        test.queue.wake(test.at(1), |_, _| Meaning::OtherReasons);
+        assert_eq!(test.pop(1), None);
+        test.queue.wake(test.at(1), |_, _| Meaning::MayHelp);
+        assert_eq!(test.pop(1).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn no_change_hastens_what_backs_off_after_a_failed_write() {
+        let mut test = Test::new();
+        test.queue.add(pod("a", 0, &[]));
+        test.pop(0);
+        test.queue.retry(&key("a"), "a", test.at(0));
+        test.queue.wake(test.at(0), |_, _| Meaning::MayHelp);
+        assert_eq!(test.pop(0), None);
+        assert_eq!(test.pop(1).as_deref(), Some("a"));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{
     diagnosis::Unschedulable,
     plan::{may_fit, plan},
     pod::PodInfo,
-    queue::Queue,
+    queue::{Meaning, Queue},
 };
 
 /// Plans between two looks at what changed, so that a long queue does not plan on old news.
@@ -134,8 +134,10 @@ enum Wake {
 enum Change<'a> {
     /// What this node is.
     Node(&'a str),
-    /// This pod came, went, or changed on this node.
+    /// This pod came to this node, or changed there.
     Pod(&'a PodInfo, &'a str),
+    /// This pod left this node.
+    Gone(&'a PodInfo, &'a str),
     /// What a namespace is called: only affinity cares.
     Namespace,
 }
@@ -306,7 +308,7 @@ impl Scheduler {
 
     fn freed(&mut self, removed: Option<Removed>) {
         if let Some(Removed { pod, node }) = removed {
-            self.wake(&Change::Pod(&pod, &node));
+            self.wake(&Change::Gone(&pod, &node));
         }
     }
 
@@ -382,14 +384,21 @@ impl Scheduler {
         self.queue.add(pod);
     }
 
+    /// A node that changed, and a pod that went, change what all that wait are told: their message counts the nodes
+    /// by reason.
     fn wake(&mut self, change: &Change<'_>) {
         let cluster = &self.cluster;
-        self.queue.wake(Instant::now(), |pod, topological| match change {
-            Change::Node(node) => topological || may_fit(cluster, pod, node),
-            Change::Pod(other, node) => {
+        self.queue.wake(Instant::now(), |pod, topological| {
+            let helps = |other: &PodInfo, node: &str| {
                 (topological && pod.is_concerned_by(other)) || may_fit(cluster, pod, node)
-            }
-            Change::Namespace => topological,
+            };
+            let (may_help, otherwise) = match change {
+                Change::Node(node) => (topological || may_fit(cluster, pod, node), Meaning::OtherReasons),
+                Change::Gone(other, node) => (helps(other, node), Meaning::OtherReasons),
+                Change::Pod(other, node) => (helps(other, node), Meaning::Nothing),
+                Change::Namespace => (topological, Meaning::Nothing),
+            };
+            if may_help { Meaning::MayHelp } else { otherwise }
         });
     }
 }

@@ -268,6 +268,31 @@ async fn a_pod_that_goes_makes_room_for_one_that_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_waiting_pod_is_told_follows_the_nodes_and_the_pods_that_go() {
+    let world = World::new();
+    let requests = json!({"cpu": "3", "memory": "9Gi"});
+    let pod = json!({
+        "metadata": {"name": "big", "namespace": "default", "uid": "uid-big"}, "status": {"phase": "Pending"},
+        "spec": {"containers": [{"name": "c", "resources": {"requests": requests}}], "schedulerName": OURS},
+    });
+    world.with(|state| state.change("ADDED", "pods", pod));
+    world.until_waits("big", "Unschedulable", "no nodes available to schedule pods").await;
+    let asked = Instant::now();
+    world.node("n");
+    world.until_waits("big", "Unschedulable", "0/1 nodes are available: 1 Insufficient memory.").await;
+    world.pod("p", "3", OURS);
+    world.until_on("p", "n").await;
+    world.node("m");
+    let both = "0/2 nodes are available: 1 Insufficient cpu, 2 Insufficient memory.";
+    world.until_waits("big", "Unschedulable", both).await;
+    let p = world.with(|state| state.pod("p").unwrap());
+    world.with(|state| state.change("DELETED", "pods", p));
+    world.until_waits("big", "Unschedulable", "0/2 nodes are available: 2 Insufficient memory.").await;
+    assert!(asked.elapsed() < Duration::from_secs(40), "each at the end of the pod's back-off at the latest");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_binding_is_tried_again_with_back_off() {
     let world = World::new();
     world.with(|state| state.on_binding = OnBinding::Refuse(500));

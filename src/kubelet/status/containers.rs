@@ -16,6 +16,9 @@ use crate::{
     worker::{plan::should_restart, ports::Reading},
 };
 
+const CONTAINER_CREATING: &str = "ContainerCreating";
+const POD_INITIALIZING: &str = "PodInitializing";
+
 /// Of init containers, in the order of the spec.
 pub(super) fn init_statuses(inputs: &Inputs<'_>, shown: &[ContainerStatus]) -> Vec<ContainerStatus> {
     let make = |container: &Container| {
@@ -53,7 +56,7 @@ fn status(inputs: &Inputs<'_>, container: &Container, shown: &[ContainerStatus])
     } else if status.last_state.is_none() {
         status.last_state = shown.and_then(|shown| shown.last_state.clone());
     }
-    explain_waiting(inputs, container, &mut status);
+    explain_waiting(inputs, container, shown, &mut status);
     status.volume_mounts = volume_mounts(container);
     status.resources.clone_from(&container.resources);
     status.allocated_resources =
@@ -80,7 +83,7 @@ fn observed(
     let state = match &latest.state {
         ContainerState::Running { started_at } => {
             let reading = inputs.readings.iter().find(|reading| reading.id == latest.id);
-            let same = shown.filter(|shown| shown.container_id.as_ref() == Some(&id));
+            let same = shown.filter(|shown| is_of(shown, Some(&id)));
             status.started = Some(started(container, reading, same));
             status.ready = status.started == Some(true) && ready(container, reading, same);
             let running = ContainerStateRunning { started_at: Some(Time(*started_at)) };
@@ -104,7 +107,7 @@ fn unseen(inputs: &Inputs<'_>, container: &Container, shown: Option<&ContainerSt
         return shown.clone();
     }
     let reason =
-        if pods::init_containers(inputs.pod).is_empty() { "ContainerCreating" } else { "PodInitializing" };
+        if pods::init_containers(inputs.pod).is_empty() { CONTAINER_CREATING } else { POD_INITIALIZING };
     let waiting = ContainerStateWaiting { reason: Some(reason.into()), message: None };
     let mut status = ContainerStatus {
         name: container.name.clone(),
@@ -134,9 +137,32 @@ fn unseen(inputs: &Inputs<'_>, container: &Container, shown: Option<&ContainerSt
     status
 }
 
+/// Why the last try failed. An agent that has just started knows no reasons of its own: what was shown of the same
+/// instance stays until something else is known, since a pull or a crash loop that goes on is not a creation.
+fn reason_to_wait(
+    inputs: &Inputs<'_>,
+    container: &Container,
+    shown: Option<&ContainerStatus>,
+    status: &ContainerStatus,
+) -> Option<ContainerStateWaiting> {
+    if let Some(why) = inputs.waiting.get(&container.name) {
+        let message = (!why.message.is_empty()).then(|| why.message.clone());
+        return Some(ContainerStateWaiting { reason: Some(why.reason.clone()), message });
+    }
+    let shown = shown.filter(|shown| is_of(shown, status.container_id.as_deref()))?;
+    let waiting = shown.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().filter(|reason| !reason.is_empty())?;
+    (![CONTAINER_CREATING, POD_INITIALIZING].contains(&reason)).then(|| waiting.clone())
+}
+
 /// A container that should run and does not: the reason why the last try failed, with what ended it before.
-fn explain_waiting(inputs: &Inputs<'_>, container: &Container, status: &mut ContainerStatus) {
-    let Some(why) = inputs.waiting.get(&container.name) else { return };
+fn explain_waiting(
+    inputs: &Inputs<'_>,
+    container: &Container,
+    shown: Option<&ContainerStatus>,
+    status: &mut ContainerStatus,
+) {
+    let Some(waiting) = reason_to_wait(inputs, container, shown, status) else { return };
     let state = status.state.take().unwrap_or_default();
     let exit = state.terminated.as_ref().map(|terminated| terminated.exit_code);
     let sidecar = pods::is_sidecar(container);
@@ -147,8 +173,6 @@ fn explain_waiting(inputs: &Inputs<'_>, container: &Container, status: &mut Cont
     if state.terminated.is_some() {
         status.last_state = Some(ShownState { terminated: state.terminated, ..ShownState::default() });
     }
-    let message = (!why.message.is_empty()).then(|| why.message.clone());
-    let waiting = ContainerStateWaiting { reason: Some(why.reason.clone()), message };
     status.state = Some(ShownState { waiting: Some(waiting), ..ShownState::default() });
 }
 
@@ -178,6 +202,12 @@ fn terminated(inputs: &Inputs<'_>, container: &ObservedContainer, exit: &Exit) -
         container_id: Some(shown_id(inputs, container)),
         signal: None,
     }
+}
+
+/// Whether it was shown of this instance. The runtime's name is left out: an agent that has just started has to learn it.
+fn is_of(shown: &ContainerStatus, id: Option<&str>) -> bool {
+    let bare = |id: &str| id.rsplit("://").next().unwrap_or_default().to_owned();
+    shown.container_id.as_deref().map(bare) == id.map(bare)
 }
 
 /// `containerd://…`

@@ -156,6 +156,66 @@ fn a_crash_loop_waits_with_its_last_end_beside_it() {
     assert_eq!((status.phase.as_deref(), shown.restart_count), (Some("Running"), 2));
 }
 
+/// What the API has, to an agent that has just started.
+fn after_a_restart(mut case: Case) -> Case {
+    case.pod.status = Some(case.generate().status);
+    case.waiting.clear();
+    case.previous = None;
+    case
+}
+
+fn shown(case: &Case) -> ContainerStatus {
+    case.generate().status.container_statuses.unwrap().remove(0)
+}
+
+#[test]
+fn a_restart_of_the_agent_changes_nothing_in_what_a_waiting_pod_is_shown_to_wait_for() {
+    for (reason, containers) in [
+        ("ImagePullBackOff", vec![]),
+        ("CreateContainerConfigError", vec![]),
+        ("CrashLoopBackOff", vec![container("c", 2, exited(3))]),
+        ("ErrImagePull", vec![container("c", 0, exited(1))]),
+    ] {
+        let mut case = Case::new(one("Always"), containers);
+        case.waiting.insert("c".into(), Waiting { reason: reason.into(), message: "why".into() });
+        let before = case.generate().status;
+        let mut case = after_a_restart(case);
+        for pass in ["first", "second"] {
+            let after = case.generate().status;
+            assert_eq!(after, before, "{reason}, {pass} pass");
+            case.previous = Some(after);
+        }
+    }
+}
+
+#[test]
+fn what_was_shown_ends_with_the_next_instance_and_with_a_reason_of_the_agents_own() {
+    let mut case = Case::new(one("Always"), vec![container("c", 2, exited(3))]);
+    case.waiting.insert("c".into(), Waiting { reason: "CrashLoopBackOff".into(), message: "why".into() });
+    let mut case = after_a_restart(case);
+    case.observed = observed(vec![container("c", 3, exited(4)), container("c", 2, exited(3))]);
+    assert_eq!(shown(&case).state.unwrap().terminated.unwrap().exit_code, 4);
+    case.waiting.insert("c".into(), Waiting { reason: "ErrImagePull".into(), message: String::new() });
+    assert_eq!(shown(&case).state.unwrap().waiting.unwrap().reason.as_deref(), Some("ErrImagePull"));
+}
+
+#[test]
+fn a_container_stays_ready_and_started_until_its_probes_have_measured_again() {
+    let probe = json!({"tcpSocket": {"port": 80}});
+    let spec = json!({"containers": [
+        {"name": "c", "image": "i", "readinessProbe": probe, "startupProbe": probe}
+    ]});
+    for good in [true, false] {
+        let mut case = Case::new(pod(spec.clone()), vec![container("c", 0, running())]);
+        let mut status = case.generate().status;
+        let of_c = &mut status.container_statuses.as_mut().unwrap()[0];
+        (of_c.ready, of_c.started) = (good, Some(good));
+        case.pod.status = Some(status);
+        let shown = shown(&case);
+        assert_eq!((shown.ready, shown.started), (good, Some(good)), "nothing is measured yet");
+    }
+}
+
 #[test]
 fn a_terminal_phase_is_shown_only_when_nothing_runs_and_never_left() {
     let mut pod = one("Never");

@@ -25,6 +25,7 @@ mod mirroring;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod owners;
 mod ownership;
 mod pod_gc;
 mod replicaset;

@@ -14,7 +14,7 @@ use k8s_openapi::{
         apps::v1::{Deployment, ReplicaSet},
         core::v1::{ObjectReference, Pod},
     },
-    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 use lifecycle::Scope;
 
@@ -25,9 +25,9 @@ use super::{
 use crate::{
     ClientFor,
     error::{During, PassError},
-    names,
+    names, owners,
     ownership::{self, Claim},
-    work::{self, Next, Reconciler, itself},
+    work::{self, Next, Reconciler},
 };
 
 const WORKERS: usize = 5;
@@ -48,10 +48,7 @@ pub(crate) fn start(clients: &dyn ClientFor, cache: &Cache, scope: &Scope) {
     let pods = cache.store::<Pod>();
     let queue = WorkQueue::default();
 
-    work::feed(scope, &queue, deployments.changes(), itself);
-    let all = deployments.clone();
-    let changed_sets = sets.changes_by(|_, set: &ReplicaSet| vec![owner_or_orphan(&set.metadata)]);
-    work::feed(scope, &queue, changed_sets, move |concerned| interested(&all, concerned));
+    owners::feed(scope, &queue, &deployments, &sets);
     // A Recreate rollout waits for the last old pod to end.
     let (all_sets, all_deployments) = (sets.clone(), deployments.clone());
     let changed_pods = pods.changes_by(|_, pod: &Pod| match controller_of(&pod.metadata) {
@@ -72,43 +69,6 @@ pub(crate) fn start(clients: &dyn ClientFor, cache: &Cache, scope: &Scope) {
         pods,
     });
     work::start(scope, &reconciler, &queue, WORKERS, &recorder);
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Concerned {
-    Owner(ObjectKey),
-    Adopters { namespace: String, labels: Vec<(String, String)> },
-    Nobody,
-}
-
-fn owner_or_orphan(meta: &ObjectMeta) -> Concerned {
-    let namespace = meta.namespace.clone().unwrap_or_default();
-    match controller_of(meta) {
-        Some(owner) if owner.kind == "Deployment" => {
-            Concerned::Owner(ObjectKey::namespaced(&namespace, &owner.name))
-        }
-        Some(_) => Concerned::Nobody,
-        None => {
-            let labels = meta.labels.clone().unwrap_or_default().into_iter().collect();
-            Concerned::Adopters { namespace, labels }
-        }
-    }
-}
-
-fn interested(deployments: &Store<Deployment>, concerned: Concerned) -> Vec<ObjectKey> {
-    match concerned {
-        Concerned::Owner(key) => vec![key],
-        Concerned::Nobody => Vec::new(),
-        Concerned::Adopters { namespace, labels } => {
-            let labels: std::collections::BTreeMap<_, _> = labels.into_iter().collect();
-            let matching = |deployment: &&Arc<Deployment>| {
-                let selector = deployment.spec.as_ref().map(|spec| Selector::of_object(Some(&spec.selector)));
-                matches!(selector, Some(Ok(selector)) if selector.matches(&labels))
-            };
-            let all = deployments.list_in(&namespace);
-            all.iter().filter(matching).map(|found| ObjectKey::of(&found.metadata)).collect()
-        }
-    }
 }
 
 /// The Recreate Deployment that `set` belongs to: pods matter to no other.

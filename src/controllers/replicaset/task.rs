@@ -25,8 +25,8 @@ use crate::{
     ClientFor,
     error::{During, PassError, message},
     ledger::Ledger,
-    names,
-    work::{self, Next, Reconciler, itself},
+    names, owners,
+    work::{self, Next, Reconciler},
 };
 
 const WORKERS: usize = 5;
@@ -57,10 +57,7 @@ pub(crate) fn start(clients: &dyn ClientFor, cache: &Cache, scope: &Scope) {
     let pods = cache.store::<Pod>();
     let queue = WorkQueue::default();
 
-    work::feed(scope, &queue, sets.changes(), itself);
-    let changed_pods = pods.changes_by(|_, pod: &Pod| vec![owner_or_orphan(pod)]);
-    let all = sets.clone();
-    work::feed(scope, &queue, changed_pods, move |owner| interested(&all, owner));
+    owners::feed(scope, &queue, &sets, &pods);
 
     let reconciler = Arc::new(ReplicaSets {
         hands: Hands { client, recorder: recorder.clone(), ledger: Ledger::default() },
@@ -72,48 +69,6 @@ pub(crate) fn start(clients: &dyn ClientFor, cache: &Cache, scope: &Scope) {
         pods,
     });
     work::start(scope, &reconciler, &queue, WORKERS, &recorder);
-}
-
-/// Whom a change of a pod concerns.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Concerned {
-    Owner(ObjectKey),
-    /// Anybody whose selector matches.
-    Adopters {
-        namespace: String,
-        labels: Vec<(String, String)>,
-    },
-    Nobody,
-}
-
-fn owner_or_orphan(pod: &Pod) -> Concerned {
-    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    match controller_of(&pod.metadata) {
-        Some(owner) if owner.kind == "ReplicaSet" => {
-            Concerned::Owner(ObjectKey::namespaced(&namespace, &owner.name))
-        }
-        Some(_) => Concerned::Nobody,
-        None => {
-            let labels = pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
-            Concerned::Adopters { namespace, labels }
-        }
-    }
-}
-
-fn interested(sets: &Store<ReplicaSet>, concerned: Concerned) -> Vec<ObjectKey> {
-    match concerned {
-        Concerned::Owner(key) => vec![key],
-        Concerned::Nobody => Vec::new(),
-        Concerned::Adopters { namespace, labels } => {
-            let labels: std::collections::BTreeMap<_, _> = labels.into_iter().collect();
-            let matching = |set: &&Arc<ReplicaSet>| {
-                let selector = set.spec.as_ref().map(|spec| Selector::of_object(Some(&spec.selector)));
-                matches!(selector, Some(Ok(selector)) if selector.matches(&labels))
-            };
-            let all = sets.list_in(&namespace);
-            all.iter().filter(matching).map(|set| ObjectKey::of(&set.metadata)).collect()
-        }
-    }
 }
 
 fn belongs(pod: &Pod) -> Belongs {

@@ -79,6 +79,14 @@ impl Host {
         self.directory.path().join("state/config.yaml")
     }
 
+    /// Changes the configuration, before coracle is started.
+    pub(crate) fn configure(&self, change: impl FnOnce(&str) -> String) {
+        let config = fs::read_to_string(self.config()).unwrap();
+        let changed = change(&config);
+        assert_ne!(config, changed);
+        fs::write(self.config(), changed).unwrap();
+    }
+
     /// A command inside the host's network namespace.
     pub(crate) fn inside(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");

@@ -6,6 +6,8 @@
 
 mod host;
 
+mod chain;
 mod kubectl;
+mod outages;
 mod resilience;
 mod up_down;

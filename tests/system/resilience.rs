@@ -7,7 +7,8 @@ use crate::host::Host;
 const DEMO: &str = include_str!("../../deploy/demo.yaml");
 const SECONDS_60: Duration = Duration::from_secs(60);
 
-fn demo(host: &Host) -> String {
+/// Applies the demo and waits until its page is served; answers the page's address.
+pub(crate) fn demo(host: &Host) -> String {
     host.apply(DEMO);
     host.k(&["rollout", "status", "deployment/demo", "--timeout=60s"]);
     let cluster_ip = host.k(&["get", "service", "demo", "-o", "jsonpath={.spec.clusterIP}"]);

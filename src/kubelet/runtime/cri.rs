@@ -20,7 +20,7 @@ use super::{
     port::{Operation, Runtime, RuntimeError},
     read,
     security::SecurityDefaults,
-    termination_message,
+    termination_message::{LastWords, Places},
 };
 use crate::{pods::PodUid, server::StreamRequest};
 
@@ -38,6 +38,7 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 pub struct CriRuntime {
     channel: Channel,
     defaults: SecurityDefaults,
+    last_words: LastWords,
 }
 
 impl CriRuntime {
@@ -52,7 +53,7 @@ impl CriRuntime {
         let endpoint = Endpoint::from_shared(uri.clone())
             .map_err(|source| RuntimeError::Connect { endpoint: uri, source })?
             .connect_timeout(Duration::from_secs(3));
-        Ok(CriRuntime { channel: endpoint.connect_lazy(), defaults })
+        Ok(CriRuntime { channel: endpoint.connect_lazy(), defaults, last_words: LastWords::default() })
     }
 
     fn runtime(&self) -> RuntimeServiceClient<Channel> {
@@ -93,7 +94,7 @@ impl CriRuntime {
         let call = self.call(Operation::ContainerStatus, client.container_status(request));
         let Some(answer) = gone_is_none(call.await)? else { return Ok(None) };
         let Some(status) = answer.status else { return Ok(None) };
-        let message = last_words(&status);
+        let message = self.last_words.of(&status.id, places(&status)).await;
         Ok(Some(read::container(&status, &listed.pod_sandbox_id, message)))
     }
 
@@ -196,6 +197,7 @@ impl Runtime for CriRuntime {
     async fn list(&self) -> Result<Vec<PodSummary>, RuntimeError> {
         let (containers, sandboxes) =
             futures_util::future::try_join(self.containers(None), self.sandboxes(None)).await?;
+        self.last_words.keep(&containers.iter().map(|container| container.id.as_str()).collect());
         let mut pods: BTreeMap<PodUid, PodSummary> = BTreeMap::new();
         for sandbox in &sandboxes {
             let Some((uid, name)) = labels::pod_of(&sandbox.labels) else { continue };
@@ -368,18 +370,18 @@ fn image_spec(name: &str) -> cri::ImageSpec {
 }
 
 /// Only an ended container has last words. Its file is on the host, where its mount says.
-fn last_words(status: &cri::ContainerStatus) -> Option<String> {
+fn places(status: &cri::ContainerStatus) -> Places {
     if status.state() != cri::ContainerState::ContainerExited {
-        return None;
+        return Places::default();
     }
     let made = labels::read(&status.annotations);
-    let path = made.message_path?;
+    let Some(path) = made.message_path else { return Places::default() };
     let file = status.mounts.iter().find(|mount| mount.container_path == path);
-    let message = file.and_then(|mount| termination_message::from_file(mount.host_path.as_ref()));
-    if message.is_some() || !made.message_falls_back_to_logs || status.exit_code == 0 {
-        return message;
+    let falls_back = made.message_falls_back_to_logs && status.exit_code != 0;
+    Places {
+        file: file.map(|mount| (&mount.host_path).into()),
+        log: falls_back.then(|| (&status.log_path).into()),
     }
-    termination_message::from_log(status.log_path.as_ref())
 }
 
 fn failed(operation: Operation, status: &Status) -> RuntimeError {

@@ -49,7 +49,7 @@ pub struct Checks<R> {
 
 impl<R: Runtime> Checks<R> {
     pub fn new(runtime: Arc<R>) -> Checks<R> {
-        Checks { runtime, tls: http::Tls::default() }
+        Checks { runtime, tls: http::Tls::shared().clone() }
     }
 
     async fn exec(&self, id: &ContainerId, command: &[String], timeout: Duration) -> Verdict {

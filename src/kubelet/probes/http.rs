@@ -1,6 +1,10 @@
 //! HTTP checks: GET, any certificate, redirects within the host, and a status from 200 to 399.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use ::http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use bytes::Bytes;
@@ -12,7 +16,11 @@ use rustls::{
     crypto::CryptoProvider,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
 
 use super::{
     check::{MOST_OUTPUT, Verdict},
@@ -103,9 +111,7 @@ async fn ask(tls: &Tls, place: &Place, headers: &[(String, String)]) -> Result<A
     if !place.https {
         return exchange(stream, request).await;
     }
-    let name = ServerName::try_from(place.host.clone()).map_err(|error| error.to_string())?;
-    let connector = tokio_rustls::TlsConnector::from(tls.0.clone());
-    let stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
+    let stream = tls.connect(&place.host, stream).await.map_err(|error| error.to_string())?;
     exchange(stream, request).await
 }
 
@@ -167,12 +173,25 @@ async fn read(mut body: hyper::body::Incoming) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Encryption without trust: a probe asks whether somebody answers, not who.
+/// Encryption without trust: probes and hooks ask whether somebody answers, not who. Clones share one client.
 #[derive(Clone, Debug)]
-pub(super) struct Tls(Arc<ClientConfig>);
+pub(crate) struct Tls(Arc<ClientConfig>);
 
-impl Default for Tls {
-    fn default() -> Tls {
+impl Tls {
+    /// The one of this process.
+    pub(crate) fn shared() -> &'static Tls {
+        static SHARED: LazyLock<Tls> = LazyLock::new(Tls::new);
+        &SHARED
+    }
+
+    /// # Errors
+    /// Also when the other side does not speak TLS: the cause is a [`rustls::Error`].
+    pub(crate) async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(host.to_string()).map_err(io::Error::other)?;
+        tokio_rustls::TlsConnector::from(self.0.clone()).connect(name, stream).await
+    }
+
+    fn new() -> Tls {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = Arc::new(AnyCertificate(provider.clone()));
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -262,7 +281,7 @@ mod tests {
     async fn probe(port: u16, path: &str, timeout_ms: u64) -> Verdict {
         let headers = vec![("X-Probe".to_string(), "1".to_string())];
         let check = HttpCheck { https: false, host: None, port, path: path.into(), headers };
-        get(&Tls::default(), "127.0.0.1", &check, Duration::from_millis(timeout_ms)).await
+        get(Tls::shared(), "127.0.0.1", &check, Duration::from_millis(timeout_ms)).await
     }
 
     #[tokio::test]

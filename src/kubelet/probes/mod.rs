@@ -21,4 +21,5 @@ pub mod state;
 mod task;
 
 pub use check::{Checker, Checks, Verdict};
+pub(crate) use http::Tls;
 pub use task::Prober;

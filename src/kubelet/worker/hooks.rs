@@ -8,9 +8,15 @@ use k8s_openapi::{
     api::core::v1::{Container, HTTPGetAction, LifecycleHandler},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
-use crate::runtime::{ContainerId, Runtime, RuntimeError};
+use crate::{
+    probes::Tls,
+    runtime::{ContainerId, Runtime, RuntimeError},
+};
 
 /// A hook that never ends is ended by the grace period (preStop) or the pod's end (postStart): this only bounds it.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -26,8 +32,8 @@ pub enum HookError {
     NoSuchPort { port: String },
     #[error("the pod has no address")]
     NoAddress,
-    #[error("the hook asks for https, which hooks cannot speak yet")]
-    Https,
+    #[error("encrypt the connection to the hook's server")]
+    Encrypt(#[source] std::io::Error),
     #[error("connect to the hook's server")]
     Connect(#[source] std::io::Error),
     #[error("the hook's server did not answer in time")]
@@ -71,25 +77,56 @@ async fn http_get(
     get: &HTTPGetAction,
     pod_ip: Option<IpAddr>,
 ) -> Result<(), HookError> {
-    if get.scheme.as_deref() == Some("HTTPS") {
-        return Err(HookError::Https);
-    }
     let port = port(container, &get.port)?;
     let host = match get.host.as_deref() {
         Some(host) if !host.is_empty() => host.to_string(),
         _ => pod_ip.ok_or(HookError::NoAddress)?.to_string(),
     };
-    let connect = tokio::time::timeout(CONNECT, TcpStream::connect((host.as_str(), port)));
-    let stream = connect.await.map_err(|_| HookError::TimedOut)?.map_err(HookError::Connect)?;
+    if get.scheme.as_deref() != Some("HTTPS") {
+        return ask(dial(&host, port).await?, request(get, &host, port, false)?).await;
+    }
+    let encrypted = tokio::time::timeout(CONNECT, Tls::shared().connect(&host, dial(&host, port).await?));
+    match encrypted.await.map_err(|_| HookError::TimedOut)? {
+        Ok(stream) => ask(stream, request(get, &host, port, false)?).await,
+        // As upstream, which once spoke plain HTTP whatever the hook said; nothing that is secret goes with it.
+        Err(error) if speaks_no_tls(&error) => {
+            ask(dial(&host, port).await?, request(get, &host, port, true)?).await
+        }
+        Err(error) => Err(HookError::Encrypt(error)),
+    }
+}
+
+async fn dial(host: &str, port: u16) -> Result<TcpStream, HookError> {
+    let connect = tokio::time::timeout(CONNECT, TcpStream::connect((host, port)));
+    connect.await.map_err(|_| HookError::TimedOut)?.map_err(HookError::Connect)
+}
+
+/// The server answered, in words that are no TLS.
+fn speaks_no_tls(error: &std::io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidMessage(_)))
+}
+
+type Request = http::Request<Empty<bytes::Bytes>>;
+
+fn request(get: &HTTPGetAction, host: &str, port: u16, no_secrets: bool) -> Result<Request, HookError> {
     let path = get.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
     let path = if path.starts_with('/') { path.to_string() } else { format!("/{path}") };
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let mut request =
         http::Request::get(path).header("Host", authority).header("User-Agent", "kube-lifecycle/1.36");
     for header in get.http_headers.iter().flatten() {
-        request = request.header(&header.name, &header.value);
+        if !(no_secrets && header.name.eq_ignore_ascii_case("Authorization")) {
+            request = request.header(&header.name, &header.value);
+        }
     }
-    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(HookError::Malformed)?;
+    request.body(Empty::new()).map_err(HookError::Malformed)
+}
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request,
+) -> Result<(), HookError> {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(HookError::Request)?;
     tokio::select! {
@@ -115,4 +152,79 @@ fn port(container: &Container, port: &IntOrString) -> Result<u16, HookError> {
             IntOrString::String(name) => name.clone(),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    fn https(port: u16) -> HTTPGetAction {
+        serde_json::from_value(serde_json::json!({
+            "scheme": "HTTPS", "host": "127.0.0.1", "port": port, "path": "bye",
+            "httpHeaders": [{"name": "Authorization", "value": "secret"}, {"name": "X-Hook", "value": "1"}],
+        }))
+        .unwrap()
+    }
+
+    /// Reads one request, and answers with an error, which is an answer too.
+    async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+        let mut request = String::new();
+        while !request.contains("\r\n\r\n") {
+            let mut buffer = [0; 1024];
+            let count = stream.read(&mut buffer).await.unwrap();
+            assert_ne!(count, 0, "{request}");
+            request.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+        }
+        stream.write_all(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        stream.flush().await.unwrap();
+        request.to_lowercase()
+    }
+
+    #[tokio::test]
+    async fn a_hook_over_https_asks_nobody_who_signed_the_certificate() {
+        let own = rcgen::generate_simple_self_signed(vec!["somebody.else".into()]).unwrap();
+        let key = rustls_pki_types::PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let get = https(listener.local_addr().unwrap().port());
+        let serve = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            answer(acceptor.accept(stream).await.unwrap()).await
+        };
+        let container = Container::default();
+        let (request, asked) = tokio::join!(serve, http_get(&container, &get, None));
+        asked.unwrap();
+        assert!(request.starts_with("get /bye http/1.1"), "{request}");
+        assert!(request.contains("authorization: secret"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn a_server_without_tls_is_asked_again_in_plain_words_and_gets_no_credentials() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let get = https(listener.local_addr().unwrap().port());
+        let serve = async {
+            let (mut first, _) = listener.accept().await.unwrap();
+            first.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            let (second, _) = listener.accept().await.unwrap();
+            answer(second).await
+        };
+        let container = Container::default();
+        let (request, asked) = tokio::join!(serve, http_get(&container, &get, None));
+        asked.unwrap();
+        assert!(request.contains("x-hook: 1") && !request.contains("secret"), "{request}");
+    }
 }

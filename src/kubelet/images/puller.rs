@@ -173,6 +173,10 @@ impl<R: Runtime> Images<R> {
         state.backoff.remove(uid);
         state.errors.retain(|(of, _), _| of != uid);
         state.landed.retain(|asker, _| asker.uid != *uid);
+        // The pull goes on: others may wait for it, or ask for the image soon.
+        for askers in state.flights.values_mut() {
+            askers.retain(|asker| asker.uid != *uid);
+        }
     }
 
     async fn pull(
@@ -203,23 +207,31 @@ impl<R: Runtime> Images<R> {
         };
         let first = {
             let mut state = self.state.lock();
+            let first = !state.flights.contains_key(&flight);
             let askers = state.flights.entry(flight.clone()).or_default();
-            let first = askers.is_empty();
             if !askers.contains(&asker) {
                 askers.push(asker);
             }
             first
         };
         if first {
-            let (images, pod, container) = (self.clone(), pod.clone(), container.clone());
-            let fly = async move { images.fly(flight, auths, &pod, &container).await };
+            let landing = Landing { images: self.clone(), flight: Some(flight), asked };
+            let (pod, container) = (pod.clone(), container.clone());
+            let fly = async move { landing.fly(auths, &pod, &container).await };
             // Nobody waits for the result: whoever asked is woken.
             drop(self.scope.spawn_guarded("pull", fly));
         }
         Ensured::Pulling
     }
 
-    async fn fly(&self, flight: Flight, auths: Vec<RegistryAuth>, pod: &Pod, container: &Container) {
+    /// `None` when the agent ends first.
+    async fn fly(
+        &self,
+        flight: &Flight,
+        auths: Vec<RegistryAuth>,
+        pod: &Pod,
+        container: &Container,
+    ) -> Option<Result<(), Failure>> {
         let about = events::of_container(pod, container);
         let asked = container.image.as_deref().unwrap_or_default();
         let began = tokio::time::Instant::now();
@@ -228,10 +240,10 @@ impl<R: Runtime> Images<R> {
         let pulling = tokio::time::Instant::now();
         let result = tokio::select! {
             result = self.try_each(&flight.image, auths) => result,
-            () = self.scope.cancelled() => return,
+            () = self.scope.cancelled() => return None,
         };
         drop(permit);
-        let result = match result {
+        Some(match result {
             Ok(reference) => {
                 let size =
                     self.runtime.image(&reference).await.ok().flatten().map_or(0, |image| image.size_bytes);
@@ -250,8 +262,7 @@ impl<R: Runtime> Images<R> {
                 self.events.event(&about, EventType::Warning, events::FAILED, "Error: ErrImagePull".into());
                 Err(Failure { reason: "ErrImagePull", message: error.shown() })
             }
-        };
-        self.land(&flight, asked, &result);
+        })
     }
 
     /// With each credential in turn; without any if there is none.
@@ -307,6 +318,31 @@ impl<R: Runtime> Images<R> {
     }
 }
 
+/// A pull that lands, however it ends: nobody waits for ever for one that panicked.
+struct Landing<R: Runtime> {
+    images: Arc<Images<R>>,
+    flight: Option<Flight>,
+    asked: String,
+}
+
+impl<R: Runtime> Landing<R> {
+    async fn fly(mut self, auths: Vec<RegistryAuth>, pod: &Pod, container: &Container) {
+        let Some(flight) = self.flight.as_ref() else { return };
+        let result = self.images.fly(flight, auths, pod, container).await;
+        if let (Some(result), Some(flight)) = (result, self.flight.take()) {
+            self.images.land(&flight, &self.asked, &result);
+        }
+    }
+}
+
+impl<R: Runtime> Drop for Landing<R> {
+    fn drop(&mut self) {
+        let Some(flight) = self.flight.take() else { return };
+        let message = "the pull was broken off".to_string();
+        self.images.land(&flight, &self.asked, &Err(Failure { reason: "ErrImagePull", message }));
+    }
+}
+
 fn refused(reason: &str, message: String, retry: Duration) -> Ensured {
     Ensured::Refused { why: Waiting { reason: reason.into(), message }, retry }
 }
@@ -314,3 +350,7 @@ fn refused(reason: &str, message: String, retry: Duration) -> Ensured {
 fn round_ms(duration: Duration) -> Duration {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+#[path = "puller_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! Exec, attach and port-forward: the runtime serves them; the upgrade is passed on to it.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode, Uri, header, request::Parts};
@@ -33,6 +33,9 @@ const PASSED_ON: [HeaderName; 7] = [
     header::SEC_WEBSOCKET_PROTOCOL,
     header::SEC_WEBSOCKET_ACCEPT,
 ];
+
+/// For the runtime to take a connection and to answer the upgrade, which it does before anything is run.
+const UPGRADE: Duration = Duration::from_secs(30);
 
 /// Why there is no stream.
 type Refused = (StatusCode, String);
@@ -131,7 +134,7 @@ async fn pass_on(server: &Server, found: Result<StreamRequest, Refused>, mut par
             return text(code, words);
         }
     };
-    match upgrade(&url, &parts).await {
+    match upgrade_in_time(&url, &parts).await {
         Ok(Upgrade::Refused(refusal)) => {
             let (mut head, body) = refusal.into_parts();
             head.headers.remove(header::TRANSFER_ENCODING);
@@ -169,6 +172,16 @@ fn passed_on(headers: &http::HeaderMap) -> http::HeaderMap {
     passed
 }
 
+async fn upgrade_in_time(url: &str, parts: &Parts) -> io::Result<Upgrade> {
+    match tokio::time::timeout(UPGRADE, upgrade(url, parts)).await {
+        Ok(upgraded) => upgraded,
+        Err(_) => {
+            let words = format!("it did not answer within {UPGRADE:?}");
+            Err(io::Error::new(io::ErrorKind::TimedOut, words))
+        }
+    }
+}
+
 async fn upgrade(url: &str, parts: &Parts) -> io::Result<Upgrade> {
     let uri: Uri = url.parse().map_err(io::Error::other)?;
     let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(|| {
@@ -184,4 +197,20 @@ async fn upgrade(url: &str, parts: &Parts) -> io::Result<Upgrade> {
     }
     let request = request.header(header::HOST, authority.as_str()).body(Empty::<Bytes>::new());
     Ok(streaming::http::upgrade(connection, request.map_err(io::Error::other)?).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_that_takes_a_connection_and_says_nothing_is_given_up() {
+        // Its backlog takes the connection; nobody ever reads it.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/exec/token", silent.local_addr().unwrap());
+        let (parts, ()) = Request::new(()).into_parts();
+        let waited = tokio::time::timeout(UPGRADE * 2, upgrade_in_time(&url, &parts));
+        let error = waited.await.expect("it ends by itself").map(drop).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 }

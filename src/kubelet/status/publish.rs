@@ -13,8 +13,9 @@ use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
+use lifecycle::Backoff;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tracing::{debug, info, warn};
 
 use super::patch::patch;
@@ -26,7 +27,10 @@ use crate::{
 
 /// Requests under way at once.
 const PARALLEL: usize = 16;
-const RETRY: Duration = Duration::from_secs(1);
+/// An API that cannot be reached is asked again soon: it comes back for all pods at once.
+const UNREACHED: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(10));
+/// A status that is refused will be refused again: it waits, unless it changes.
+const REFUSED: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(300));
 
 #[derive(Clone)]
 struct Entry {
@@ -36,6 +40,8 @@ struct Entry {
     delete: bool,
     /// What this task last wrote: newer than what the cache may show.
     written: Option<Written>,
+    /// Counts what workers said: a wait is for what was tried, not for what came after.
+    version: u64,
 }
 
 #[derive(Clone)]
@@ -48,6 +54,47 @@ struct Written {
 struct State {
     entries: HashMap<PodUid, Entry>,
     dirty: HashSet<PodUid>,
+    /// Those of the dirty ones that failed.
+    waits: HashMap<PodUid, Wait>,
+}
+
+#[derive(Clone, Copy)]
+struct Wait {
+    failures: u32,
+    until: Instant,
+    version: u64,
+}
+
+impl State {
+    /// Up to `most` pods that may be tried now.
+    fn ready(&self, flying: &HashSet<PodUid>, most: usize, now: Instant) -> Vec<PodUid> {
+        let may = |uid: &&PodUid| {
+            let version = self.entries.get(*uid).map(|entry| entry.version);
+            let waits = self.waits.get(*uid);
+            !flying.contains(*uid)
+                && waits.is_none_or(|wait| wait.until <= now || Some(wait.version) != version)
+        };
+        self.dirty.iter().filter(may).take(most).cloned().collect()
+    }
+
+    /// When the first of those that wait may be tried again.
+    fn next(&self, flying: &HashSet<PodUid>) -> Option<Instant> {
+        let waiting = self.dirty.iter().filter(|uid| !flying.contains(*uid));
+        waiting.filter_map(|uid| self.waits.get(uid)).map(|wait| wait.until).min()
+    }
+
+    fn failed(&mut self, uid: &PodUid, version: u64, backoff: Backoff, now: Instant) {
+        if !self.entries.contains_key(uid) {
+            return;
+        }
+        let failures = match self.waits.get(uid) {
+            Some(before) if before.version == version => before.failures + 1,
+            // Another status: nothing is known of its fate.
+            _ => 1,
+        };
+        self.waits.insert(uid.clone(), Wait { failures, until: now + backoff.delay(failures), version });
+        self.dirty.insert(uid.clone());
+    }
 }
 
 /// Where workers leave statuses. Cheap to clone.
@@ -89,6 +136,25 @@ impl Outbox {
         }
     }
 
+    fn landed(&self, uid: &PodUid, version: u64, sent: Sent) {
+        let mut state = self.state.lock();
+        let backoff = match sent {
+            Sent::Failed(backoff) => backoff,
+            Sent::Written(written) => {
+                if let Some(entry) = state.entries.get_mut(uid) {
+                    entry.written = Some(*written);
+                }
+                state.waits.remove(uid);
+                return;
+            }
+            Sent::Nothing => {
+                state.waits.remove(uid);
+                return;
+            }
+        };
+        state.failed(uid, version, backoff, Instant::now());
+    }
+
     fn mark(&self, uid: PodUid) {
         self.state.lock().dirty.insert(uid);
         self.changed.notify_one();
@@ -106,9 +172,16 @@ impl StatusSink for Outbox {
                     return;
                 }
                 entry.status = status.clone();
+                entry.version += 1;
             }
             None => {
-                let entry = Entry { pod: pod.clone(), status: status.clone(), delete: false, written: None };
+                let entry = Entry {
+                    pod: pod.clone(),
+                    status: status.clone(),
+                    delete: false,
+                    written: None,
+                    version: 0,
+                };
                 state.entries.insert(uid.clone(), entry);
             }
         }
@@ -125,10 +198,12 @@ impl StatusSink for Outbox {
             status,
             delete: false,
             written: None,
+            version: 0,
         });
         if std::mem::replace(&mut entry.delete, true) {
             return;
         }
+        entry.version += 1;
         drop(state);
         self.mark(uid);
     }
@@ -137,6 +212,7 @@ impl StatusSink for Outbox {
         let mut state = self.state.lock();
         state.entries.remove(uid);
         state.dirty.remove(uid);
+        state.waits.remove(uid);
     }
 }
 
@@ -145,45 +221,33 @@ pub async fn publish(client: Client, outbox: Outbox, api: Store<Pod>) {
     let mut flights = FuturesUnordered::new();
     let mut flying: HashSet<PodUid> = HashSet::new();
     loop {
-        if flights.len() < PARALLEL {
+        let next = {
             let mut state = outbox.state.lock();
-            let ready: Vec<PodUid> = state
-                .dirty
-                .iter()
-                .filter(|uid| !flying.contains(*uid))
-                .take(PARALLEL - flights.len())
-                .cloned()
-                .collect();
-            for uid in ready {
+            for uid in state.ready(&flying, PARALLEL - flights.len(), Instant::now()) {
                 state.dirty.remove(&uid);
                 let Some(entry) = state.entries.get(&uid).cloned() else { continue };
                 flying.insert(uid.clone());
                 let (client, api) = (client.clone(), api.clone());
                 flights.push(async move {
                     let sent = send(&client, &api, &entry).await;
-                    if matches!(sent, Sent::Failed) {
-                        tokio::time::sleep(RETRY).await;
-                    }
-                    (uid, sent)
+                    (uid, entry.version, sent)
                 });
             }
-        }
+            state.next(&flying).filter(|_| flights.len() < PARALLEL)
+        };
+        let due = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            Some((uid, sent)) = flights.next() => {
+            Some((uid, version, sent)) = flights.next() => {
                 flying.remove(&uid);
-                match sent {
-                    Sent::Written(written) => {
-                        if let Some(entry) = outbox.state.lock().entries.get_mut(&uid) {
-                            entry.written = Some(*written);
-                        }
-                    }
-                    Sent::Nothing => {}
-                    Sent::Failed => {
-                        outbox.state.lock().dirty.insert(uid);
-                    }
-                }
+                outbox.landed(&uid, version, sent);
             }
             () = outbox.changed.notified() => {}
+            () = due => {}
         }
     }
 }
@@ -191,7 +255,17 @@ pub async fn publish(client: Client, outbox: Outbox, api: Store<Pod>) {
 enum Sent {
     Written(Box<Written>),
     Nothing,
-    Failed,
+    Failed(Backoff),
+}
+
+/// Is it the API's judgement of what was sent (422, 403), rather than of the moment?
+fn failed(error: &kube::Error) -> Sent {
+    match error {
+        kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
+            Sent::Failed(REFUSED)
+        }
+        _ => Sent::Failed(UNREACHED),
+    }
 }
 
 /// The pod in the API that shows `pod`: itself, or its mirror.
@@ -229,7 +303,7 @@ async fn send(client: &Client, api: &Store<Pod>, entry: &Entry) -> Sent {
             }
             Err(error) => {
                 warn!(pod = %name, error = &error as &dyn std::error::Error, "cannot publish a status");
-                return Sent::Failed;
+                return failed(&error);
             }
         }
     }
@@ -242,9 +316,96 @@ async fn send(client: &Client, api: &Store<Pod>, entry: &Entry) -> Sent {
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => {
                 warn!(pod = %name, error = &error as &dyn std::error::Error, "cannot delete a pod");
-                return Sent::Failed;
+                return failed(&error);
             }
         }
     }
     sent
+}
+
+#[cfg(test)]
+mod tests {
+    use client::Selector;
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+    use hyper::body::Frame;
+    use kube::client::Body;
+    use lifecycle::Scope;
+    use serde_json::{Value, json};
+    use tower::BoxError;
+
+    use super::*;
+
+    type Answer = Response<UnsyncBoxBody<bytes::Bytes, BoxError>>;
+
+    fn answer(code: u16, body: &Value) -> Answer {
+        let body = Full::new(bytes::Bytes::from(body.to_string())).map_err(BoxError::from).boxed_unsync();
+        Response::builder().status(code).body(body).unwrap()
+    }
+
+    /// An API whose pods are `names`, and which refuses the statuses of those that are called bad. Tells each patch.
+    fn api(names: &[String]) -> (Client, Arc<Mutex<Vec<String>>>) {
+        let pods: Vec<Value> = names.iter().map(|name| json!(&*pod(name))).collect();
+        let patches = Arc::new(Mutex::new(Vec::new()));
+        let told = patches.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (told, path) = (told.clone(), request.uri().path().to_string());
+            let name = path.trim_end_matches("/status").rsplit('/').next().unwrap().to_string();
+            let answer = if request.method() == http::Method::PATCH {
+                told.lock().push(name.clone());
+                match name.starts_with("bad") {
+                    true => answer(422, &json!({"kind": "Status", "code": 422, "reason": "Invalid"})),
+                    false => answer(200, &json!(&*pod(&name))),
+                }
+            } else if request.uri().query().is_some_and(|query| query.contains("watch=")) {
+                let silence = futures_util::stream::pending::<Result<Frame<bytes::Bytes>, BoxError>>();
+                Response::new(StreamBody::new(silence).boxed_unsync())
+            } else {
+                answer(200, &json!({"metadata": {"resourceVersion": "1"}, "items": pods}))
+            };
+            std::future::ready(Ok::<_, BoxError>(answer))
+        });
+        (client::from_service(service), patches)
+    }
+
+    fn pod(name: &str) -> Arc<Pod> {
+        let meta = json!({"name": name, "namespace": "d", "uid": name, "resourceVersion": "1"});
+        Arc::new(serde_json::from_value(json!({"metadata": meta})).unwrap())
+    }
+
+    fn phase(phase: &str) -> PodStatus {
+        PodStatus { phase: Some(phase.into()), ..PodStatus::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_status_waits_longer_and_longer_and_keeps_no_other_waiting() {
+        let mut names: Vec<String> = (0..PARALLEL).map(|n| format!("bad{n}")).collect();
+        names.push("good".into());
+        let (client, patches) = api(&names);
+        let scope = Scope::root("test");
+        let store = client::reflect(&client, Selector::default(), &scope);
+        store.wait_synced().await;
+        let outbox = Outbox::default();
+        for name in &names[..PARALLEL] {
+            outbox.publish(&pod(name), &phase("Running"));
+        }
+        let publishing = publish(client, outbox.clone(), store);
+        let count = |name: &str| patches.lock().iter().filter(|it| *it == name).count();
+        let watching = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            outbox.publish(&pod("good"), &phase("Running"));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert_eq!(count("good"), 1, "those that wait hold no place");
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(count("bad0"), 6, "after 1, 2, 4, 8, 16 seconds");
+            outbox.publish(&pod("bad0"), &phase("Failed"));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert_eq!(count("bad0"), 7, "another status is tried at once");
+        };
+        tokio::select! {
+            () = publishing => panic!("it publishes for ever"),
+            () = watching => {}
+        }
+        assert!(scope.close(Duration::from_secs(5)).await);
+    }
 }

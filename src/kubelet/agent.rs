@@ -213,7 +213,7 @@ pub async fn run_pods<R: Runtime, P: PodResources>(parts: Parts<R, P>, scope: &S
         bells: bells.clone(),
     });
     let pool = Pool::new(tools, bells.clone(), scope);
-    let listed = watch::Sender::new(Arc::<Vec<PodSummary>>::default());
+    let listed = watch::Sender::new(None);
     let noticed = listed.subscribe();
     owned(scope, "notice", notice::run(runtime, bells.clone(), listed, config.relist));
     let files = watch::Sender::new(None);
@@ -278,7 +278,7 @@ struct Ending {
 }
 
 type Files = watch::Receiver<Option<Vec<Arc<Pod>>>>;
-type Noticed = watch::Receiver<Arc<Vec<PodSummary>>>;
+type Noticed = watch::Receiver<Option<Arc<Vec<PodSummary>>>>;
 
 impl<R: Runtime, P: PodResources> Agent<R, P> {
     async fn run(&self, mut files: Files, mut noticed: Noticed, mut facts: watch::Receiver<NodeFacts>) {
@@ -376,10 +376,12 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
 
     /// Ends what the runtime or the disk has of pods that nobody wants.
     async fn sweep(&self, files: &Files, noticed: &mut Noticed) {
-        let listed = noticed.borrow_and_update().clone();
+        // Not listed yet is not empty: what is not known to run may run.
+        let Some(listed) = noticed.borrow_and_update().clone() else { return };
         // Newer than the list: a pod that came in between is known.
         let desired = self.desired(files);
-        self.pool.adopt_orphans(&desired, &listed);
+        let ending = self.ending.pods.lock().clone();
+        self.pool.adopt_orphans(&desired, listed.iter().filter(|pod| !ending.contains(&pod.uid)));
         if !desired.synced {
             return;
         }
@@ -411,6 +413,10 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
             ending.pods.lock().remove(&uid);
             ending.ended.notify_one();
         };
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;
         drop(self.scope.spawn_guarded("leftovers", task));
     }
 }

@@ -2,13 +2,18 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
-use tokio::sync::watch;
+use futures_util::{
+    StreamExt,
+    future::BoxFuture,
+    stream::{BoxStream, FuturesUnordered},
+};
+use lifecycle::Backoff;
+use tokio::{sync::watch, time::Instant};
 use tracing::{debug, info, warn};
 
 use crate::{
     pods::PodUid,
-    runtime::{PodSummary, Runtime, RuntimeEvent},
+    runtime::{PodSummary, Runtime, RuntimeError, RuntimeEvent},
     worker::Bells,
 };
 
@@ -16,27 +21,91 @@ use crate::{
 const RESUBSCRIBE: Duration = Duration::from_secs(1);
 /// Events about containers that nobody here made are looked up together.
 const LOOK_UP: Duration = Duration::from_millis(500);
+/// After a list that failed: nothing is known of what runs until one succeeds.
+const LIST_AGAIN: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(30));
 
-/// The newest list, for those who look for what nobody wants.
-pub(crate) type Listed = watch::Sender<Arc<Vec<PodSummary>>>;
+/// The newest list, for those who look for what nobody wants; `None` before the first.
+pub(crate) type Listed = watch::Sender<Option<Arc<Vec<PodSummary>>>>;
 
-/// Runs until dropped.
+type Events = BoxStream<'static, RuntimeEvent>;
+type List = Result<Vec<PodSummary>, RuntimeError>;
+
+/// Runs until dropped. Subscribes and lists side by side: a runtime on which nothing happens may take for ever to
+/// answer a subscription, and is listed all the same.
 pub(crate) async fn run<R: Runtime>(runtime: Arc<R>, bells: Bells, listed: Listed, relist: Duration) {
-    let mut notice = Notice { runtime, bells, listed, relist, last: HashMap::new() };
+    let mut notice = Notice {
+        runtime,
+        bells,
+        listed,
+        relist,
+        last: HashMap::new(),
+        next_list: Instant::now(),
+        listing: FuturesUnordered::new(),
+        list_again: false,
+        look_all: false,
+        failures: 0,
+    };
+    notice.list();
+    let mut stream = Stream::Opening(notice.subscribe(Duration::ZERO));
     loop {
-        // Subscribed first, listed then: nothing falls in between.
-        match notice.runtime.events().await {
-            Ok(events) => {
+        let happened = tokio::select! {
+            happened = stream.next() => happened,
+            Some(list) = notice.listing.next() => Happened::Listed(list),
+            () = tokio::time::sleep_until(notice.next_list) => Happened::Due,
+        };
+        match happened {
+            Happened::Open(events) => {
                 info!("runtime events: subscribed");
-                notice.list(true).await;
-                notice.follow(events).await;
-                warn!("runtime events: the stream ended");
+                // Listed from now on: nothing falls in between.
+                notice.look_all = true;
+                notice.list();
+                stream = Stream::Open(events);
             }
-            Err(error) => warn!(error = &error as &dyn std::error::Error, "runtime events: cannot subscribe"),
+            Happened::Broken(error) => {
+                match error {
+                    Some(error) => {
+                        warn!(error = &error as &dyn std::error::Error, "runtime events: cannot subscribe");
+                    }
+                    None => warn!("runtime events: the stream ended"),
+                }
+                stream = Stream::Opening(notice.subscribe(RESUBSCRIBE));
+                // In place of the events.
+                notice.sooner(RESUBSCRIBE);
+            }
+            Happened::Event(event) => {
+                if !notice.tell(&event) {
+                    notice.sooner(LOOK_UP);
+                }
+            }
+            Happened::Listed(list) => notice.listed(list),
+            Happened::Due => notice.list(),
         }
-        tokio::time::sleep(RESUBSCRIBE).await;
-        notice.list(false).await;
     }
+}
+
+enum Stream {
+    Opening(BoxFuture<'static, Result<Events, RuntimeError>>),
+    Open(Events),
+}
+
+impl Stream {
+    async fn next(&mut self) -> Happened {
+        match self {
+            Stream::Opening(opening) => match opening.await {
+                Ok(events) => Happened::Open(events),
+                Err(error) => Happened::Broken(Some(error)),
+            },
+            Stream::Open(events) => events.next().await.map_or(Happened::Broken(None), Happened::Event),
+        }
+    }
+}
+
+enum Happened {
+    Open(Events),
+    Broken(Option<RuntimeError>),
+    Event(RuntimeEvent),
+    Listed(List),
+    Due,
 }
 
 struct Notice<R> {
@@ -45,28 +114,38 @@ struct Notice<R> {
     listed: Listed,
     relist: Duration,
     last: HashMap<PodUid, PodSummary>,
+    next_list: Instant,
+    /// At most one.
+    listing: FuturesUnordered<BoxFuture<'static, List>>,
+    /// What it was asked for came after it had begun.
+    list_again: bool,
+    /// The list to come wakes every pod: events before it are lost.
+    look_all: bool,
+    /// Of lists, in a row.
+    failures: u32,
 }
 
 impl<R: Runtime> Notice<R> {
-    async fn follow(&mut self, mut events: futures_util::stream::BoxStream<'static, RuntimeEvent>) {
-        let mut next_list = tokio::time::Instant::now() + self.relist;
-        loop {
-            let event = tokio::select! {
-                event = events.next() => match event {
-                    Some(event) => Some(event),
-                    None => return,
-                },
-                () = tokio::time::sleep_until(next_list) => None,
-            };
-            match event {
-                Some(event) if self.tell(&event) => {}
-                Some(_) => next_list = next_list.min(tokio::time::Instant::now() + LOOK_UP),
-                None => {
-                    self.list(false).await;
-                    next_list = tokio::time::Instant::now() + self.relist;
-                }
-            }
+    fn subscribe(&self, after: Duration) -> BoxFuture<'static, Result<Events, RuntimeError>> {
+        let runtime = self.runtime.clone();
+        Box::pin(async move {
+            tokio::time::sleep(after).await;
+            runtime.events().await
+        })
+    }
+
+    fn list(&mut self) {
+        self.next_list = Instant::now() + self.relist;
+        if !self.listing.is_empty() {
+            self.list_again = true;
+            return;
         }
+        let runtime = self.runtime.clone();
+        self.listing.push(Box::pin(async move { runtime.list().await }));
+    }
+
+    fn sooner(&mut self, wait: Duration) {
+        self.next_list = self.next_list.min(Instant::now() + wait);
     }
 
     fn tell(&self, event: &RuntimeEvent) -> bool {
@@ -83,14 +162,21 @@ impl<R: Runtime> Notice<R> {
     }
 
     /// Wakes the pods whose summary changed, or all of them: after a gap, anything may have happened.
-    async fn list(&mut self, all: bool) {
-        let pods = match self.runtime.list().await {
+    fn listed(&mut self, list: List) {
+        let again = std::mem::take(&mut self.list_again);
+        if again {
+            self.list();
+        }
+        let pods = match list {
             Ok(pods) => pods,
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "cannot list pods of the runtime");
+                self.failures += 1;
+                self.sooner(LIST_AGAIN.delay(self.failures));
                 return;
             }
         };
+        self.failures = 0;
         for pod in &pods {
             let ids = pod.containers.iter().map(|(id, _)| id.as_str());
             let ids = ids.chain(pod.sandboxes.iter().map(|(id, _)| id.as_str()));
@@ -98,7 +184,9 @@ impl<R: Runtime> Notice<R> {
         }
         let now: HashMap<PodUid, PodSummary> =
             pods.iter().map(|pod| (pod.uid.clone(), pod.clone())).collect();
-        if all {
+        // One that is listed again was not asked for by the new stream.
+        if self.look_all && !again {
+            self.look_all = false;
             self.bells.look_all();
         } else {
             for uid in now.keys().chain(self.last.keys()) {
@@ -108,6 +196,56 @@ impl<R: Runtime> Notice<R> {
             }
         }
         self.last = now;
-        self.listed.send_replace(Arc::new(pods));
+        self.listed.send_replace(Some(Arc::new(pods)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        runtime::fake::{FakeRuntime, Temper},
+    };
+
+    const RELIST: Duration = Duration::from_secs(120);
+
+    fn runtime() -> FakeRuntime {
+        let temper =
+            Temper { seed: 1, longest_delay_ms: 50, fail_percent: 0, forget_percent: 0, longest_life_ms: 0 };
+        FakeRuntime::new(temper, Clock::following_tokio(jiff::Timestamp::UNIX_EPOCH))
+    }
+
+    /// How often there was a list, at each of these times.
+    async fn lists(runtime: FakeRuntime, seconds: &[u64]) -> Vec<usize> {
+        let listed = watch::Sender::new(None);
+        let mut seen = listed.subscribe();
+        let counts = async {
+            let (began, mut count, mut counts) = (Instant::now(), 0, Vec::new());
+            for after in seconds {
+                let until = began + Duration::from_secs(*after);
+                while tokio::time::timeout_at(until, seen.changed()).await.is_ok() {
+                    count += 1;
+                }
+                counts.push(count);
+            }
+            counts
+        };
+        tokio::select! {
+            () = run(Arc::new(runtime), Bells::default(), listed, RELIST) => panic!("it runs for ever"),
+            counts = counts => counts,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_that_never_answers_the_subscription_is_listed_at_once_and_now_and_then() {
+        let silent = runtime();
+        silent.be_silent();
+        assert_eq!(lists(silent, &[1, 119, 121, 241]).await, [1, 1, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_began_before_the_subscription_is_done_again() {
+        assert_eq!(lists(runtime(), &[1, 119]).await, [2, 2]);
     }
 }

@@ -41,6 +41,8 @@ struct State {
     temper: Temper,
     random: u64,
     calm: bool,
+    /// Subscriptions are not answered: nothing happens that could be told.
+    silent: bool,
     next_id: u64,
     sandboxes: BTreeMap<String, FakeSandbox>,
     containers: BTreeMap<String, FakeContainer>,
@@ -89,6 +91,7 @@ impl FakeRuntime {
             random: temper.seed,
             temper,
             calm: false,
+            silent: false,
             next_id: 0,
             sandboxes: BTreeMap::new(),
             containers: BTreeMap::new(),
@@ -107,6 +110,32 @@ impl FakeRuntime {
     /// From now on nothing fails and no container ends by itself: what should happen, happens.
     pub(crate) fn calm_down(&self) {
         self.state.lock().calm = true;
+    }
+
+    pub(crate) fn be_silent(&self) {
+        self.state.lock().silent = true;
+    }
+
+    /// The container of this name ends by itself.
+    pub(crate) fn crash(&self, uid: &PodUid, name: &str) {
+        let id = {
+            let state = self.state.lock();
+            let mut all = state.containers.iter();
+            let found = all.find(|(_, it)| {
+                it.uid == *uid && it.container.name == name && it.container.is_running()
+            });
+            found.map(|(id, _)| id.clone())
+        };
+        if let Some(id) = id {
+            self.end(&id, 1, "Error");
+        }
+    }
+
+    /// Something of the pod of this name runs.
+    pub(crate) fn started(&self, name: &str) -> bool {
+        let state = self.state.lock();
+        let of = |uid: &PodUid| state.sandboxes.values().any(|it| it.uid == *uid && it.name.name == name);
+        state.containers.values().any(|it| it.container.is_running() && of(&it.uid))
     }
 
     /// What must never have happened.
@@ -269,6 +298,9 @@ impl Runtime for FakeRuntime {
     }
 
     async fn events(&self) -> Result<BoxStream<'static, RuntimeEvent>, RuntimeError> {
+        if self.state.lock().silent {
+            return std::future::pending().await;
+        }
         let stream = BroadcastStream::new(self.events.subscribe());
         Ok(stream.filter_map(async |event| event.ok()).boxed())
     }

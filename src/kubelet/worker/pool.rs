@@ -160,7 +160,7 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
     }
 
     /// Ends what the runtime has and nobody wants. `desired` must be synced, and newer than `listed`.
-    pub fn adopt_orphans(&self, desired: &Desired, listed: &[PodSummary]) {
+    pub fn adopt_orphans<'a>(&self, desired: &Desired, listed: impl Iterator<Item = &'a PodSummary>) {
         if !desired.synced {
             return;
         }

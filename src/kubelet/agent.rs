@@ -232,13 +232,23 @@ pub async fn run_pods<R: Runtime, P: PodResources>(parts: Parts<R, P>, scope: &S
         let publish = status::publish(cluster.client.clone(), outbox.clone(), cluster.pods.clone());
         owned(scope, "pod status", publish);
     }
+    let mirrors = watch::Sender::new(merge::MirrorPlan::default());
+    if let Some(cluster) = cluster.clone() {
+        let (client, plans, node_name) =
+            (cluster.client.clone(), mirrors.subscribe(), config.node_name.clone());
+        owned(
+            scope,
+            "mirror pods",
+            sources::keep_mirrors(client, move || cluster.node(&node_name), plans),
+        );
+    }
     let agent = Agent {
-        config,
         cluster,
         pool,
         resources,
         outbox,
         bells,
+        mirrors,
         scope: scope.child("leftovers"),
         ending: Arc::default(),
     };
@@ -260,12 +270,13 @@ fn owned(scope: &Scope, name: &'static str, work: impl Future<Output = ()> + Sen
 }
 
 struct Agent<R: Runtime, P: PodResources> {
-    config: Arc<KubeletConfig>,
     cluster: Option<Cluster>,
     pool: Pool<R, P>,
     resources: Arc<P>,
     outbox: Outbox,
     bells: Bells,
+    /// What a task of its own makes of the API's mirrors.
+    mirrors: watch::Sender<merge::MirrorPlan>,
     scope: Scope,
     ending: Arc<Ending>,
 }
@@ -283,14 +294,10 @@ type Noticed = watch::Receiver<Option<Arc<Vec<PodSummary>>>>;
 impl<R: Runtime, P: PodResources> Agent<R, P> {
     async fn run(&self, mut files: Files, mut noticed: Noticed, mut facts: watch::Receiver<NodeFacts>) {
         let mut changes = self.cluster.as_ref().map(|cluster| cluster.pods.changes());
-        let mut mirrors_due = None;
         loop {
-            // Before anything that is waited for.
-            self.desire(self.desired(&files));
-            let mirrored = self.mirror(&files).await;
-            if !mirrored {
-                mirrors_due = Some(tokio::time::Instant::now() + std::time::Duration::from_secs(1));
-            }
+            let (desired, mirrors) = merge::merge(&self.sources(&files));
+            self.desire(desired);
+            self.mirrors.send_if_modified(|plan| std::mem::replace(plan, mirrors) != *plan);
             let changed = async {
                 match &mut changes {
                     Some(changes) => changes.next().await,
@@ -303,12 +310,6 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
                     _ => std::future::pending().await,
                 }
             };
-            let retry = async {
-                match mirrors_due.take() {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             let mut list = false;
             let mut network = false;
             tokio::select! {
@@ -319,7 +320,6 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
                 Ok(()) = facts.changed() => network = true,
                 () = self.pool.ended() => {}
                 () = self.ending.ended.notified() => {}
-                () = retry => {}
             }
             if network {
                 facts.borrow_and_update();
@@ -347,19 +347,6 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
         let ending = self.ending.pods.lock();
         desired.pods.retain(|uid, _| !ending.contains(uid));
         self.pool.desire(&desired);
-    }
-
-    async fn mirror(&self, files: &Files) -> bool {
-        let Some(cluster) = &self.cluster else { return true };
-        let (_, plan) = merge::merge(&self.sources(files));
-        if plan == merge::MirrorPlan::default() {
-            return true;
-        }
-        let node = cluster.node(&self.config.node_name);
-        if node.is_none() && !plan.create.is_empty() {
-            return false;
-        }
-        sources::reconcile_mirrors(&cluster.client, &plan, node.as_deref()).await
     }
 
     /// The API shows something new of these pods: is it what we said?
@@ -413,10 +400,6 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
             ending.pods.lock().remove(&uid);
             ending.ended.notify_one();
         };
-
-#[cfg(test)]
-#[path = "agent_tests.rs"]
-mod tests;
         drop(self.scope.spawn_guarded("leftovers", task));
     }
 }
@@ -430,3 +413,7 @@ pub fn address_towards(server: std::net::SocketAddr) -> std::io::Result<IpAddr> 
     socket.connect(server)?;
     Ok(socket.local_addr()?.ip())
 }
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;

@@ -165,3 +165,20 @@ async fn nothing_is_swept_away_before_the_runtime_has_said_what_runs() {
     stage.until("what nobody runs is removed", |stage| stage.resources.0.lock().is_empty()).await;
     stage.close().await;
 }
+
+#[tokio::test]
+async fn an_api_that_takes_no_mirror_pod_holds_up_no_other_pod() {
+    let stage = Stage::start(0, &[], true);
+    let started = |name: &str| {
+        let name = name.to_string();
+        move |stage: &Stage| stage.runtime.started(&name)
+    };
+    stage.until("the static pod runs", started("s-n")).await;
+    let spec = json!({"nodeName": "n", "containers": [{"name": "c", "image": "busybox:1"}]});
+    let metadata = json!({"name": "late", "namespace": "d", "uid": "late", "resourceVersion": "2"});
+    let pod = json!({"metadata": metadata, "spec": spec, "status": {"phase": "Pending"}});
+    stage.until("both watches are there", |stage| stage.pods.receiver_count() > 1).await;
+    stage.pods.send(json!({"type": "ADDED", "object": pod})).unwrap();
+    stage.until("the late pod runs", started("late")).await;
+    stage.close().await;
+}

@@ -1,5 +1,7 @@
 //! Keeps the mirror pods of static pods in the API.
 
+use std::{sync::Arc, time::Duration};
+
 use k8s_openapi::{
     api::core::v1::{Node, Pod},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
@@ -8,13 +10,47 @@ use kube::{
     Api, Client,
     api::{DeleteParams, PostParams, Preconditions},
 };
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::merge::MirrorPlan;
 use crate::pods::{PodName, PodUid, annotations};
 
+const RETRY: Duration = Duration::from_secs(1);
+/// A plan that was carried out and is still the plan: what was made is gone again, or was not seen yet.
+const STILL_THE_PLAN: Duration = Duration::from_secs(10);
+
+/// Carries out the newest plan, until nobody makes plans any more. An API that does not answer holds up nothing else.
+pub async fn keep(
+    client: Client,
+    node: impl Fn() -> Option<Arc<Node>>,
+    mut plans: watch::Receiver<MirrorPlan>,
+) {
+    loop {
+        let plan = plans.borrow_and_update().clone();
+        let wait = if plan == MirrorPlan::default() {
+            None
+        } else {
+            let node = node();
+            let ownerless = node.is_none() && !plan.create.is_empty();
+            let done = !ownerless && reconcile(&client, &plan, node.as_deref()).await;
+            Some(if done { STILL_THE_PLAN } else { RETRY })
+        };
+        let again = async {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = plans.changed() => if changed.is_err() { return },
+            () = again => {}
+        }
+    }
+}
+
 /// True when everything is as planned. Mirrors belong to their node: the API server demands it.
-pub async fn reconcile(client: &Client, plan: &MirrorPlan, node: Option<&Node>) -> bool {
+async fn reconcile(client: &Client, plan: &MirrorPlan, node: Option<&Node>) -> bool {
     let mut done = true;
     for (name, uid) in &plan.delete {
         let api: Api<Pod> = Api::namespaced(client.clone(), &name.namespace);

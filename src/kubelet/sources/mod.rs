@@ -18,4 +18,4 @@ mod mirror;
 pub mod static_pod;
 
 pub use files::watch_files;
-pub use mirror::reconcile as reconcile_mirrors;
+pub use mirror::keep as keep_mirrors;

@@ -36,9 +36,11 @@ pub struct Outcome {
     pub waiting: BTreeMap<String, Waiting>,
     /// Containers that were made, and when the instance before ended: their back-off grows.
     pub made: Vec<(String, Option<Timestamp>)>,
-    /// Something failed: try again after this (or after the worker's own back-off when `None`).
+    /// Containers that could not be started, and after what to try again (the worker's own back-off when `None`).
+    /// The others go on without them.
+    pub refused: BTreeMap<String, Option<Duration>>,
+    /// The pod as a whole could not be brought further.
     pub failed: bool,
-    pub retry: Option<Duration>,
 }
 
 /// One pass of work on a pod that should run.
@@ -242,15 +244,14 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
             Ensured::Present(image) => image,
             Ensured::Pulling => {
                 // The pod is woken when it is done; this only covers a lost wake.
-                let retry = Duration::from_secs(60);
-                self.outcome.retry = Some(self.outcome.retry.map_or(retry, |other| other.min(retry)));
+                self.outcome.refused.insert(start.name.clone(), Some(Duration::from_secs(60)));
                 return false;
             }
             Ensured::Refused { why, retry } => {
                 if why.reason != "ErrImagePull" {
                     self.container_event(container, events::FAILED, format!("Error: {}", why.reason));
                 }
-                self.outcome.retry = Some(self.outcome.retry.map_or(retry, |other| other.min(retry)));
+                self.outcome.refused.insert(start.name.clone(), Some(retry));
                 self.outcome.waiting.insert(start.name.clone(), why);
                 return false;
             }
@@ -403,7 +404,7 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
 
     fn refuse(&mut self, container: &Container, reason: &str, message: String) {
         self.outcome.waiting.insert(container.name.clone(), Waiting { reason: reason.into(), message });
-        self.outcome.failed = true;
+        self.outcome.refused.insert(container.name.clone(), None);
     }
 
     fn event(&self, kind: EventType, reason: &'static str, message: String) {

@@ -4,6 +4,8 @@
 //! what an init container did in an earlier sandbox does not count for the present one.
 #![deny(clippy::disallowed_methods)]
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -23,6 +25,8 @@ pub struct Inputs<'a> {
     pub observed: &'a PodObservation,
     pub readings: &'a [Reading],
     pub backoff: &'a Backoff,
+    /// Containers that could not be started when it was tried last, and until when it is not tried again.
+    pub refused: &'a BTreeMap<String, Timestamp>,
     pub now: Timestamp,
 }
 
@@ -36,7 +40,7 @@ pub struct PodActions {
     pub kill: Vec<Kill>,
     /// In the order of the spec. An init container that fails to start ends the list.
     pub start: Vec<Start>,
-    /// What would be started but for its back-off.
+    /// What would be started but for a wait of its own.
     pub held: Vec<Held>,
 }
 
@@ -77,7 +81,23 @@ pub struct Start {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Held {
     pub name: String,
-    pub wait: Wait,
+    pub by: HeldBy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldBy {
+    CrashLoop(Wait),
+    /// The last try failed, or waits for an image: until then.
+    Refusal(Timestamp),
+}
+
+impl Held {
+    pub fn until(&self) -> Timestamp {
+        match self.by {
+            HeldBy::CrashLoop(wait) => wait.until,
+            HeldBy::Refusal(until) => until,
+        }
+    }
 }
 
 pub fn compute_pod_actions(inputs: &Inputs<'_>) -> PodActions {
@@ -321,8 +341,11 @@ fn push_start(
             ContainerState::Exited(exit) => Some(exit.finished_at),
             _ => None,
         });
-    if let Some(wait) = after.and_then(|ended| inputs.backoff.check(name, ended, inputs.now)) {
-        actions.held.push(Held { name: name.clone(), wait });
+    let crash_loop = after.and_then(|ended| inputs.backoff.check(name, ended, inputs.now));
+    let refused = inputs.refused.get(name).filter(|until| **until > inputs.now);
+    let by = crash_loop.map(HeldBy::CrashLoop).or(refused.copied().map(HeldBy::Refusal));
+    if let Some(by) = by {
+        actions.held.push(Held { name: name.clone(), by });
         return;
     }
     let adopt = adopt.filter(|made| made.hash == Some(container_hash(container)));

@@ -100,7 +100,9 @@ fn check_with(
     backoff: &Backoff,
     expected: &[&str],
 ) {
-    let actions = compute_pod_actions(&Inputs { pod, observed, readings, backoff, now: at(11) });
+    let refused = BTreeMap::new();
+    let inputs = Inputs { pod, observed, readings, backoff, refused: &refused, now: at(11) };
+    let actions = compute_pod_actions(&inputs);
     assert_eq!(words(&actions), expected);
 }
 
@@ -246,4 +248,29 @@ fn the_restart_count_goes_on_from_what_the_api_remembers() {
     }]}))
     .unwrap();
     check(&pod, ready(), vec![], &["start a#5"]);
+}
+
+#[test]
+fn a_container_that_cannot_start_yet_holds_back_only_itself() {
+    let refused = BTreeMap::from([("b".to_string(), at(300))]);
+    let pod = simple("Always", &["a", "b"]);
+    let plan = |sandboxes, containers, now| {
+        let observed = observed(sandboxes, containers);
+        let backoff = Backoff::default();
+        let inputs = Inputs {
+            pod: &pod,
+            observed: &observed,
+            readings: &[],
+            backoff: &backoff,
+            refused: &refused,
+            now,
+        };
+        words(&compute_pod_actions(&inputs))
+    };
+    let ended = || vec![container("a", 0, 0, "1")];
+    assert_eq!(plan(ready(), ended(), at(11)), ["start a#1", "hold b"]);
+    let broken = vec![sandbox(0, false)];
+    assert_eq!(plan(broken, ended(), at(11)), ["sandbox 1", "start a#1", "hold b"]);
+    assert_eq!(plan(ready(), vec![container("a", 0, 0, "r")], at(11)), ["hold b"]);
+    assert_eq!(plan(ready(), vec![container("a", 0, 0, "r")], at(300)), ["start b#0"]);
 }

@@ -354,7 +354,9 @@ fn once_the_runtime_behaves_every_pod_is_as_it_should_and_the_plan_is_empty() {
             }
             let backoff = Backoff::default();
             let now = world.clock.now();
-            let inputs = Inputs { pod, observed: &observed, readings: &[], backoff: &backoff, now };
+            let refused = BTreeMap::new();
+            let observed = &observed;
+            let inputs = Inputs { pod, observed, readings: &[], backoff: &backoff, refused: &refused, now };
             let actions = compute_pod_actions(&inputs);
             let waits =
                 observed.containers.iter().any(|it| !matches!(it.state, ContainerState::Running { .. }));
@@ -383,5 +385,30 @@ fn a_restart_of_the_agent_starts_nothing() {
         assert_eq!(world.runtime.observe(&uid).await.unwrap(), before);
         assert_eq!((world.runtime.starts(&uid, "a"), world.runtime.starts(&uid, "b")), (1, 1));
         world.check();
+    });
+}
+
+#[test]
+fn a_container_whose_image_cannot_be_had_keeps_no_other_from_being_restarted() {
+    run(3, |seed| async move {
+        let calm = Temper { fail_percent: 0, longest_life_ms: 0, ..temper(seed) };
+        let world = World::new(calm);
+        let pod = pod(
+            "mixed",
+            json!({"restartPolicy": "Always", "containers": [
+                {"name": "a", "image": "busybox:1"}, {"name": "b", "image": "No Image"}]}),
+        );
+        let uid = PodUid::of(&pod);
+        world.pool.desire(&desired(&[pod]));
+        let wait = Duration::from_secs(10);
+        world.until("a runs", wait, |world| world.runtime.starts(&uid, "a") == 1).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        world.runtime.crash(&uid, "a");
+        world.until("a runs again", wait, |world| world.runtime.starts(&uid, "a") == 2).await;
+        let status = world.statuses.latest.lock()[&uid].clone();
+        let b = status.container_statuses.unwrap().into_iter().find(|it| it.name == "b").unwrap();
+        assert_eq!(b.state.unwrap().waiting.unwrap().reason.as_deref(), Some("InvalidImageName"));
+        world.check();
+        assert!(world.scope.close(Duration::from_secs(60)).await);
     });
 }

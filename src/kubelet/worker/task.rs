@@ -22,7 +22,7 @@ use super::{
     backoff::Backoff,
     garbage::garbage,
     kill::{self, Hooked},
-    plan::{self, Held, PodActions, compute_pod_actions},
+    plan::{self, Held, HeldBy, PodActions, compute_pod_actions},
     ports::{PodResources, Probed, Reading},
     state::{Effect, Event, PodState, Why},
     tools::Tools,
@@ -73,6 +73,7 @@ pub(super) struct Worker<R: Runtime, P: PodResources> {
     recalled: bool,
     hooked: Hooked,
     waiting: BTreeMap<String, Waiting>,
+    refusals: BTreeMap<String, Refusal>,
     previous: Option<PodStatus>,
     failed: Option<Waiting>,
     failures: u32,
@@ -83,6 +84,14 @@ pub(super) struct Worker<R: Runtime, P: PodResources> {
     retry_at: Option<Instant>,
     wake_at: Option<Instant>,
     job: Option<Job>,
+}
+
+/// A container that could not be started: it waits, and nobody waits for it.
+#[derive(Default)]
+struct Refusal {
+    until: Timestamp,
+    /// In a row.
+    failures: u32,
 }
 
 struct Job {
@@ -139,6 +148,7 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
             cleaned: false,
             again: false,
             retry_at: None,
+            refusals: BTreeMap::new(),
             wake_at: None,
             job: None,
         }
@@ -154,7 +164,7 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
             match self.wait().await {
                 Wake::Stop => return,
                 Wake::Mail | Wake::Retry => {
-                    self.retry_at = None;
+                    self.try_again();
                     self.refresh = true;
                     self.again = self.job.is_some();
                 }
@@ -227,14 +237,21 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
             }
         };
         if failed {
-            let delay = RETRY.saturating_mul(1 << self.failures.min(8)).min(RETRY_LONGEST);
+            self.retry_at = Some(Instant::now() + delay(self.failures));
             self.failures += 1;
-            self.sooner(delay);
         } else {
             self.failures = 0;
         }
         if std::mem::take(&mut self.again) {
-            self.retry_at = None;
+            self.try_again();
+        }
+    }
+
+    /// What failed or was refused waits no longer.
+    fn try_again(&mut self) {
+        self.retry_at = None;
+        for refusal in self.refusals.values_mut() {
+            refusal.until = Timestamp::MIN;
         }
     }
 
@@ -247,15 +264,15 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
             }
         }
         self.waiting.extend(outcome.waiting);
-        if let Some(retry) = outcome.retry {
-            self.sooner(retry);
+        for (name, retry) in outcome.refused {
+            let refusal = self.refusals.entry(name).or_default();
+            let wait = retry.unwrap_or_else(|| {
+                refusal.failures += 1;
+                delay(refusal.failures - 1)
+            });
+            refusal.until = now.saturating_add(signed(wait)).unwrap_or(Timestamp::MAX);
         }
         outcome.failed
-    }
-
-    fn sooner(&mut self, delay: Duration) {
-        let at = Instant::now() + delay;
-        self.retry_at = Some(self.retry_at.map_or(at, |other| other.min(at)));
     }
 
     fn turn(&mut self, event: Event) {
@@ -397,9 +414,13 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
         if !self.state.is_syncing() {
             return PodActions::default();
         }
-        let actions =
-            compute_pod_actions(&plan::Inputs { pod, observed, readings, backoff: &self.backoff, now });
-        for Held { name, wait } in &actions.held {
+        self.refusals.retain(|name, _| !observed.latest(name).is_some_and(|latest| latest.is_running()));
+        let refused = self.refusals.iter().map(|(name, refusal)| (name.clone(), refusal.until)).collect();
+        let (backoff, refused) = (&self.backoff, &refused);
+        let actions = compute_pod_actions(&plan::Inputs { pod, observed, readings, backoff, refused, now });
+        for held in &actions.held {
+            self.wake_by(held.until(), now);
+            let Held { name, by: HeldBy::CrashLoop(wait) } = held else { continue };
             let message = format!(
                 "back-off {} restarting failed container={name} pod={}",
                 api::duration::format(wait.wait),
@@ -409,7 +430,6 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
             if self.waiting.insert(name.clone(), why.clone()).as_ref() != Some(&why) {
                 self.tell_back_off(pod, name);
             }
-            self.wake_by(wait.until, now);
         }
         actions
     }
@@ -460,7 +480,7 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
     }
 
     fn sync(&mut self, pod: &Arc<Pod>, observed: PodObservation, actions: PodActions, now: Timestamp) {
-        let refreshed = now + jiff::SignedDuration::try_from(REFRESH).unwrap_or_default();
+        let refreshed = now + signed(REFRESH);
         if self.job.is_some() || self.retry_at.is_some() || (actions.is_empty() && !self.refresh) {
             self.wake_by(refreshed, now);
             return;
@@ -544,6 +564,15 @@ async fn tear_down<R: Runtime, P: PodResources>(tools: &Tools<R, P>, uid: &PodUi
             warn!(%uid, error = &error as &dyn std::error::Error, "cannot tear down the pod");
             false
         }
+/// Before the next try, after `failures` in a row before this one.
+fn delay(failures: u32) -> Duration {
+    RETRY.saturating_mul(1 << failures.min(8)).min(RETRY_LONGEST)
+}
+
+fn signed(duration: Duration) -> jiff::SignedDuration {
+    jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::MAX)
+}
+
     }
 }
 

@@ -24,6 +24,7 @@ pub const FAILED_PRE_STOP: &str = "FailedPreStopHook";
 pub const UNHEALTHY: &str = "Unhealthy";
 pub const NETWORK_NOT_READY: &str = "NetworkNotReady";
 pub const MISSING_CLUSTER_DNS: &str = "MissingClusterDNS";
+pub const FAILED_SYNC: &str = "FailedSync";
 pub const FAILED_VALIDATION: &str = "FailedValidation";
 pub const STARTING: &str = "Starting";
 pub const NODE_READY: &str = "NodeReady";

@@ -3,13 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use k8s_openapi::api::core::v1::Pod;
-use lifecycle::Scope;
+use lifecycle::{Backoff, Scope};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
-use tracing::info;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+use tracing::{error, info};
 
 use super::{
     ports::{PodResources, Waker},
@@ -17,9 +21,14 @@ use super::{
     tools::Tools,
 };
 use crate::{
+    events::{self, EventType},
     pods::{self, PodName, PodUid},
     runtime::{PodSummary, Runtime},
 };
+
+const AFTER_PANIC: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(300));
+/// The panics of a worker that ran this long are counted afresh.
+const HEALTHY_AFTER: Duration = Duration::from_secs(600);
 
 /// What the sources want on this node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -184,11 +193,11 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
         let uid = PodUid::of(pod);
         let (mail, inbox) = watch::channel(Mail { pod: pod.clone(), removed: orphan });
         let bell = self.bells.bells.lock().entry(uid.clone()).or_default().clone();
-        let worker = Worker::new(self.tools.clone(), inbox, bell, self.scope.clone(), orphan);
+        let (tools, scope) = (self.tools.clone(), self.scope.clone());
         let (handles, bells, ended) = (self.handles.clone(), self.bells.clone(), self.ended.clone());
         let task = async move {
-            // A panic of the worker itself: its pod is looked at again by a new one.
-            drop(lifecycle::catch_panic(worker.run()).await);
+            let begin = || Worker::new(tools.clone(), inbox.clone(), bell.clone(), scope.clone(), orphan);
+            run(begin, &tools, &inbox, &scope).await;
             {
                 // Together: a successor that is started in between would lose its bell.
                 let mut handles = handles.lock();
@@ -199,6 +208,33 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
         };
         drop(self.scope.spawn_guarded("pod worker", task));
         Handle { name: PodName::of(pod), is_static: pods::is_static(pod), mail }
+    }
+}
+
+/// One worker after the other, until one ends: after a panic, its pod is looked at again by a new one, later each time.
+async fn run<R: Runtime, P: PodResources>(
+    begin: impl Fn() -> Worker<R, P>,
+    tools: &Tools<R, P>,
+    inbox: &watch::Receiver<Mail>,
+    scope: &Scope,
+) {
+    let mut panics = 0;
+    loop {
+        let began = Instant::now();
+        let Err(panicked) = lifecycle::catch_panic(begin().run()).await else { return };
+        panics = if began.elapsed() >= HEALTHY_AFTER { 1 } else { panics + 1 };
+        let wait = AFTER_PANIC.delay(panics);
+        let pod = inbox.borrow().pod.clone();
+        let (name, wait_ms) = (PodName::of(&pod), wait.as_millis());
+        error!(pod = %name, uid = %PodUid::of(&pod), panics, wait_ms, error = %panicked, "a pod worker panicked");
+        // Not the words of the panic: they may hold what the pod keeps secret.
+        let message =
+            format!("error syncing pod, skipping: the pod worker panicked; tried again in {wait:?}");
+        tools.events.event(&events::of_pod(&pod), EventType::Warning, events::FAILED_SYNC, message);
+        tokio::select! {
+            () = scope.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+        }
     }
 }
 

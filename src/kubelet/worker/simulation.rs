@@ -91,10 +91,38 @@ impl Probes for NoProbes {
     fn forget(&self, _: &PodUid) {}
 }
 
+/// Panics as often as it is told to.
+struct PanickingProbes(Mutex<u32>);
+
+impl Probes for PanickingProbes {
+    fn update(&self, _: &Arc<Pod>, running: &[Probed], _: bool) {
+        let mut left = self.0.lock();
+        if !running.is_empty() && *left > 0 {
+            *left -= 1;
+            drop(left);
+            panic!("simulated");
+        }
+    }
+    fn readings(&self, _: &PodUid) -> Vec<Reading> {
+        Vec::new()
+    }
+    fn forget(&self, _: &PodUid) {}
+}
+
 struct Silence;
 
 impl EventSink for Silence {
     fn event(&self, _: &ObjectReference, _: EventType, _: &'static str, _: String) {}
+}
+
+/// Reasons and messages, with the times at which they were told.
+#[derive(Default)]
+struct Told(Mutex<Vec<(Instant, &'static str, String)>>);
+
+impl EventSink for Told {
+    fn event(&self, _: &ObjectReference, _: EventType, reason: &'static str, message: String) {
+        self.0.lock().push((Instant::now(), reason, message));
+    }
 }
 
 /// The newest status of each pod, and what was asked to be deleted.
@@ -148,6 +176,15 @@ impl World {
 
     /// An agent that knows nothing, over what the runtime has.
     fn around(runtime: Arc<FakeRuntime>, clock: Clock) -> World {
+        World::with(runtime, clock, Arc::new(NoProbes), Arc::new(Silence))
+    }
+
+    fn with(
+        runtime: Arc<FakeRuntime>,
+        clock: Clock,
+        probes: Arc<dyn Probes>,
+        events: Arc<dyn EventSink>,
+    ) -> World {
         let scope = Scope::root("simulation");
         let bells = Bells::default();
         let logs = tempfile::tempdir().unwrap();
@@ -172,10 +209,10 @@ impl World {
         let tools = Tools {
             runtime: runtime.clone(),
             resources: resources.clone(),
-            probes: Arc::new(NoProbes),
+            probes,
             images: Images::new(parts, &scope),
             statuses: statuses.clone(),
-            events: Arc::new(Silence),
+            events,
             config: Arc::new(config),
             node: facts,
             clock: clock.clone(),
@@ -408,6 +445,30 @@ fn a_container_whose_image_cannot_be_had_keeps_no_other_from_being_restarted() {
         let status = world.statuses.latest.lock()[&uid].clone();
         let b = status.container_statuses.unwrap().into_iter().find(|it| it.name == "b").unwrap();
         assert_eq!(b.state.unwrap().waiting.unwrap().reason.as_deref(), Some("InvalidImageName"));
+        world.check();
+        assert!(world.scope.close(Duration::from_secs(60)).await);
+    });
+}
+
+#[test]
+fn a_worker_that_panics_is_told_of_and_begins_again_later_each_time() {
+    run(1, |seed| async move {
+        let clock = Clock::following_tokio(Timestamp::from_second(1_000_000).unwrap());
+        let calm = Temper { fail_percent: 0, longest_life_ms: 0, ..temper(seed) };
+        let runtime = Arc::new(FakeRuntime::new(calm, clock.clone()));
+        let told = Arc::new(Told::default());
+        let world = World::with(runtime, clock, Arc::new(PanickingProbes(Mutex::new(3))), told.clone());
+        let pod = pod("p", json!({"containers": [{"name": "a", "image": "busybox:1"}]}));
+        let uid = PodUid::of(&pod);
+        world.pool.desire(&desired(&[pod]));
+        let runs = |world: &World| {
+            world.statuses.latest.lock().get(&uid).is_some_and(|it| it.phase.as_deref() == Some("Running"))
+        };
+        world.until("the pod runs", Duration::from_secs(60), runs).await;
+        let told: Vec<_> = told.0.lock().iter().filter(|it| it.1 == "FailedSync").cloned().collect();
+        let waits: Vec<u64> = told.windows(2).map(|two| (two[1].0 - two[0].0).as_secs()).collect();
+        assert_eq!(waits, [1, 2], "{told:?}");
+        assert!(!told[0].2.contains("simulated"), "{told:?}");
         world.check();
         assert!(world.scope.close(Duration::from_secs(60)).await);
     });

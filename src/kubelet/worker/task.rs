@@ -122,6 +122,13 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
         inbox: watch::Receiver<Mail>,
         bell: Arc<Bell>,
         scope: Scope,
+/// Nobody waits for it any more, also when its worker panicked: a new one must not find it at work.
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
         orphan: bool,
     ) -> Worker<R, P> {
         let pod = inbox.borrow().pod.clone();

@@ -1,7 +1,7 @@
 //! The workers of this node: one for each pod that should run here, that ends here, or that nobody wants any more.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -99,8 +99,18 @@ impl Bells {
         }
     }
 
+    /// Those are all that the pod has: of others, which are gone, no event will come.
+    pub(super) fn keep(&self, uid: &PodUid, ids: &HashSet<&str>) {
+        self.owners.lock().retain(|id, owner| owner != uid || ids.contains(id.as_str()));
+    }
+
     pub fn owner(&self, id: &str) -> Option<PodUid> {
         self.owners.lock().get(id).cloned()
+    }
+
+    #[cfg(test)]
+    pub(super) fn owned(&self, uid: &PodUid) -> usize {
+        self.owners.lock().values().filter(|owner| *owner == uid).count()
     }
 
     fn remove(&self, uid: &PodUid) {

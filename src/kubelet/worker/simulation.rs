@@ -473,3 +473,22 @@ fn a_worker_that_panics_is_told_of_and_begins_again_later_each_time() {
         assert!(world.scope.close(Duration::from_secs(60)).await);
     });
 }
+
+#[test]
+fn a_pod_that_restarts_for_ever_is_remembered_by_what_is_left_of_it() {
+    run(1, |seed| async move {
+        let restless = Temper { fail_percent: 0, forget_percent: 0, longest_life_ms: 3_000, ..temper(seed) };
+        let world = World::new(restless);
+        let pod = pod("p", json!({"containers": [{"name": "a", "image": "busybox:1"}]}));
+        let uid = PodUid::of(&pod);
+        world.pool.desire(&desired(&[pod]));
+        let hour = Duration::from_secs(3600);
+        world.until("it was restarted often", hour, |world| world.runtime.starts(&uid, "a") > 8).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let observed = world.runtime.observe(&uid).await.unwrap();
+        let left = observed.containers.len() + observed.sandboxes.len();
+        assert_eq!(world.bells.owned(&uid), left, "{observed:#?}");
+        world.check();
+        assert!(world.scope.close(Duration::from_secs(60)).await);
+    });
+}

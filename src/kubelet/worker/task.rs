@@ -340,6 +340,7 @@ impl Drop for Job {
         {
             self.tools.statuses.delete(&pod);
         }
+        self.forget_gone(&observed);
     }
 
     /// containerd tells of an exit before it has noted it: what was said to have ended, and still seems to live, is
@@ -368,6 +369,17 @@ impl Drop for Job {
         let host_network = pods::is_host_network(pod);
         let pod_ip = match host_network {
             true => self.tools.node.borrow().addresses.first().copied(),
+    /// What is remembered of single containers goes with them. A job may have made some that are not observed yet.
+    fn forget_gone(&self, observed: &PodObservation) {
+        if self.job.is_some() {
+            return;
+        }
+        self.hooked.lock().retain(|id| observed.containers.iter().any(|it| it.id == *id));
+        let containers = observed.containers.iter().map(|it| it.id.as_str());
+        let ids = containers.chain(observed.sandboxes.iter().map(|it| it.id.as_str())).collect();
+        self.tools.bells.keep(&self.uid, &ids);
+    }
+
             false => observed.sandboxes.first().and_then(|sandbox| sandbox.ips.first().copied()),
         };
         let shown = self.previous.as_ref().or(pod.status.as_ref());

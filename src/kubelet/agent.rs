@@ -17,6 +17,7 @@ use crate::{
     node, notice,
     pods::{self, PodUid},
     runtime::{CriRuntime, PodSummary, Runtime, RuntimeError, SecurityDefaults},
+    runtime_class::{ApiRuntimeClasses, NoRuntimeClasses, RuntimeClasses},
     sources::{self, merge},
     status::{self, Outbox},
     worker::{
@@ -200,11 +201,16 @@ pub async fn run_pods<R: Runtime, P: PodResources>(parts: Parts<R, P>, scope: &S
         },
         scope,
     );
+    let runtime_classes: Arc<dyn RuntimeClasses> = match &cluster {
+        Some(cluster) => Arc::new(ApiRuntimeClasses::new(cluster.client.clone())),
+        None => Arc::new(NoRuntimeClasses),
+    };
     let tools = Arc::new(Tools {
         runtime: runtime.clone(),
         resources: resources.clone(),
         probes,
         images,
+        runtime_classes,
         statuses: Arc::new(outbox.clone()) as Arc<dyn StatusSink>,
         events,
         config: config.clone(),

@@ -26,6 +26,7 @@ pub mod probes;
 pub mod reset;
 mod resources;
 pub mod runtime;
+pub mod runtime_class;
 pub mod server;
 pub mod sources;
 pub mod status;

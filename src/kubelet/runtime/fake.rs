@@ -55,6 +55,7 @@ struct State {
 struct FakeSandbox {
     uid: PodUid,
     name: PodName,
+    handler: String,
     sandbox: Sandbox,
 }
 
@@ -121,14 +122,19 @@ impl FakeRuntime {
         let id = {
             let state = self.state.lock();
             let mut all = state.containers.iter();
-            let found = all.find(|(_, it)| {
-                it.uid == *uid && it.container.name == name && it.container.is_running()
-            });
+            let found =
+                all.find(|(_, it)| it.uid == *uid && it.container.name == name && it.container.is_running());
             found.map(|(id, _)| id.clone())
         };
         if let Some(id) = id {
             self.end(&id, 1, "Error");
         }
+    }
+
+    /// The handlers of the sandboxes of a pod.
+    pub(crate) fn handlers(&self, uid: &PodUid) -> Vec<String> {
+        let state = self.state.lock();
+        state.sandboxes.values().filter(|it| it.uid == *uid).map(|it| it.handler.clone()).collect()
     }
 
     /// Something of the pod of this name runs.
@@ -329,7 +335,8 @@ impl Runtime for FakeRuntime {
                 host_network: crate::pods::is_host_network(&request.pod),
             };
             let name = PodName::of(&request.pod);
-            state.sandboxes.insert(id.clone(), FakeSandbox { uid, name, sandbox });
+            let handler = request.runtime_handler.clone();
+            state.sandboxes.insert(id.clone(), FakeSandbox { uid, name, handler, sandbox });
             Ok(id.as_str().into())
         })
         .await

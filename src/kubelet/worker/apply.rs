@@ -87,9 +87,9 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
             Ok(prepared) => prepared,
             Err(error) => return self.cannot_prepare(&error),
         };
-        let request = self.sandbox_request(&prepared, actions.create_sandbox.unwrap_or(0));
+        let mut request = self.sandbox_request(&prepared, actions.create_sandbox.unwrap_or(0));
         let (sandbox, ips) = match actions.create_sandbox {
-            Some(_) => match self.create_sandbox(&request).await {
+            Some(_) => match self.create_sandbox(&mut request).await {
                 Some(created) => created,
                 None => return,
             },
@@ -181,12 +181,23 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
             log_directory: config.pod_log_dir(&PodName::of(self.pod), &PodUid::of(self.pod)),
             dns,
             cgroup_parent: prepared.cgroup_parent.clone(),
+            // Looked up when it is needed.
             runtime_handler: String::new(),
             supplemental_groups: prepared.supplemental_groups.clone(),
         }
     }
 
-    async fn create_sandbox(&mut self, request: &SandboxRequest) -> Option<(SandboxId, Vec<IpAddr>)> {
+    async fn create_sandbox(&mut self, request: &mut SandboxRequest) -> Option<(SandboxId, Vec<IpAddr>)> {
+        let class = self.pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref());
+        if let Some(class) = class.filter(|class| !class.is_empty()) {
+            match self.tools.runtime_classes.handler(class).await {
+                Ok(handler) => request.runtime_handler = handler,
+                Err(error) => {
+                    self.no_sandbox(&error.shown());
+                    return None;
+                }
+            }
+        }
         make_dir(&request.log_directory).await;
         match self.tools.runtime.run_sandbox(request).await {
             Ok(id) => match self.own(id.as_str()).sandbox(&id).await {
@@ -198,15 +209,19 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
                 }
             },
             Err(error) => {
-                let message = format!("Failed to create pod sandbox: {}", error.shown());
-                self.event(EventType::Warning, events::FAILED_CREATE_SANDBOX, message);
+                self.no_sandbox(&error.shown());
                 if let Some(holder) = error.reserved_by() {
                     self.reap_sandbox(&holder.into()).await;
                 }
-                self.outcome.failed = true;
                 None
             }
         }
+    }
+
+    fn no_sandbox(&mut self, why: &str) {
+        let message = format!("Failed to create pod sandbox: {why}");
+        self.event(EventType::Warning, events::FAILED_CREATE_SANDBOX, message);
+        self.outcome.failed = true;
     }
 
     /// Events of what was just made find its pod.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodStatus};
 use lifecycle::Scope;
@@ -26,6 +27,7 @@ use crate::{
         ContainerState, Runtime,
         fake::{FakeRuntime, Temper},
     },
+    runtime_class::{RuntimeClassError, RuntimeClasses},
 };
 
 const SEEDS: u64 = 150;
@@ -125,6 +127,19 @@ impl EventSink for Told {
     }
 }
 
+/// There is the class `safe`.
+struct OneClass;
+
+impl RuntimeClasses for OneClass {
+    fn handler<'a>(&'a self, class: &'a str) -> BoxFuture<'a, Result<String, RuntimeClassError>> {
+        let found = match class {
+            "safe" => Ok("runsc".into()),
+            _ => Err(RuntimeClassError::NotFound { name: class.into() }),
+        };
+        Box::pin(std::future::ready(found))
+    }
+}
+
 /// The newest status of each pod, and what was asked to be deleted.
 #[derive(Default)]
 struct Statuses {
@@ -211,6 +226,7 @@ impl World {
             resources: resources.clone(),
             probes,
             images: Images::new(parts, &scope),
+            runtime_classes: Arc::new(OneClass),
             statuses: statuses.clone(),
             events,
             config: Arc::new(config),
@@ -469,6 +485,36 @@ fn a_worker_that_panics_is_told_of_and_begins_again_later_each_time() {
         let waits: Vec<u64> = told.windows(2).map(|two| (two[1].0 - two[0].0).as_secs()).collect();
         assert_eq!(waits, [1, 2], "{told:?}");
         assert!(!told[0].2.contains("simulated"), "{told:?}");
+        world.check();
+        assert!(world.scope.close(Duration::from_secs(60)).await);
+    });
+}
+
+#[test]
+fn a_pod_runs_under_the_handler_of_its_class_or_not_at_all() {
+    run(1, |seed| async move {
+        let clock = Clock::following_tokio(Timestamp::from_second(1_000_000).unwrap());
+        let calm = Temper { fail_percent: 0, longest_life_ms: 0, ..temper(seed) };
+        let runtime = Arc::new(FakeRuntime::new(calm, clock.clone()));
+        let told = Arc::new(Told::default());
+        let world = World::with(runtime, clock, Arc::new(NoProbes), told.clone());
+        let of_class = |name: &str, class: Option<&str>| {
+            let containers = json!([{"name": "a", "image": "busybox:1"}]);
+            pod(name, json!({"runtimeClassName": class, "containers": containers}))
+        };
+        let pods = [of_class("plain", None), of_class("boxed", Some("safe")), of_class("lost", Some("none"))];
+        world.pool.desire(&desired(&pods));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let handlers = |name: &str| world.runtime.handlers(&PodUid::from(name));
+        assert_eq!(handlers("plain"), [""]);
+        assert_eq!(handlers("boxed"), ["runsc"]);
+        assert_eq!(handlers("lost"), Vec::<String>::new());
+        let message = "Failed to create pod sandbox: runtimeclass.node.k8s.io \"none\" not found";
+        let told = told.0.lock();
+        let of_sandboxes = || told.iter().filter(|it| it.1 == "FailedCreatePodSandBox");
+        assert!(of_sandboxes().count() > 1, "tried again: the class may come");
+        assert!(of_sandboxes().all(|it| it.2 == message), "{told:?}");
+        drop(told);
         world.check();
         assert!(world.scope.close(Duration::from_secs(60)).await);
     });

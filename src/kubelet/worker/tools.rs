@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     clock::Clock, config::KubeletConfig, events::EventSink, images::Images, pods::PodUid, runtime::Runtime,
+    runtime_class::RuntimeClasses,
 };
 
 pub struct Tools<R: Runtime, P: PodResources> {
@@ -18,6 +19,7 @@ pub struct Tools<R: Runtime, P: PodResources> {
     pub resources: Arc<P>,
     pub probes: Arc<dyn Probes>,
     pub images: Arc<Images<R>>,
+    pub runtime_classes: Arc<dyn RuntimeClasses>,
     pub statuses: Arc<dyn StatusSink>,
     pub events: Arc<dyn EventSink>,
     pub config: Arc<KubeletConfig>,

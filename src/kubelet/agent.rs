@@ -242,13 +242,10 @@ pub async fn run_pods<R: Runtime, P: PodResources>(parts: Parts<R, P>, scope: &S
     if let Some(cluster) = cluster.clone() {
         let (client, plans, node_name) =
             (cluster.client.clone(), mirrors.subscribe(), config.node_name.clone());
-        owned(
-            scope,
-            "mirror pods",
-            sources::keep_mirrors(client, move || cluster.node(&node_name), plans),
-        );
+        owned(scope, "mirror pods", sources::keep_mirrors(client, move || cluster.node(&node_name), plans));
     }
     let agent = Agent {
+        node_name: config.node_name.clone(),
         cluster,
         pool,
         resources,
@@ -276,6 +273,7 @@ fn owned(scope: &Scope, name: &'static str, work: impl Future<Output = ()> + Sen
 }
 
 struct Agent<R: Runtime, P: PodResources> {
+    node_name: String,
     cluster: Option<Cluster>,
     pool: Pool<R, P>,
     resources: Arc<P>,
@@ -297,16 +295,28 @@ struct Ending {
 type Files = watch::Receiver<Option<Vec<Arc<Pod>>>>;
 type Noticed = watch::Receiver<Option<Arc<Vec<PodSummary>>>>;
 
+type Keys = std::collections::HashSet<client::ObjectKey>;
+
+async fn next(changes: Option<&mut client::Changes>) -> Keys {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl<R: Runtime, P: PodResources> Agent<R, P> {
     async fn run(&self, mut files: Files, mut noticed: Noticed, mut facts: watch::Receiver<NodeFacts>) {
         let mut changes = self.cluster.as_ref().map(|cluster| cluster.pods.changes());
+        let mut node_changes = self.cluster.as_ref().map(|cluster| cluster.node.changes());
         loop {
             let (desired, mirrors) = merge::merge(&self.sources(&files));
-            self.desire(desired);
+            let look_again = self.desire(desired);
             self.mirrors.send_if_modified(|plan| std::mem::replace(plan, mirrors) != *plan);
-            let changed = async {
-                match &mut changes {
-                    Some(changes) => changes.next().await,
+            let changed = next(changes.as_mut());
+            let node_changed = next(node_changes.as_mut());
+            let due = async {
+                match look_again {
+                    Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
@@ -320,6 +330,9 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
             let mut network = false;
             tokio::select! {
                 keys = changed => self.compare(&keys),
+                // New pods may fit it now.
+                _ = node_changed => {}
+                () = due => {}
                 () = synced => list = true,
                 Ok(()) = files.changed() => {}
                 Ok(()) = noticed.changed() => list = true,
@@ -349,14 +362,15 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
         merge::merge(&self.sources(files)).0
     }
 
-    fn desire(&self, mut desired: Desired) {
+    fn desire(&self, mut desired: Desired) -> Option<tokio::time::Instant> {
         let ending = self.ending.pods.lock();
         desired.pods.retain(|uid, _| !ending.contains(uid));
-        self.pool.desire(&desired);
+        let node = self.cluster.as_ref().and_then(|cluster| cluster.node(&self.node_name));
+        self.pool.desire(&desired, node.as_deref())
     }
 
     /// The API shows something new of these pods: is it what we said?
-    fn compare(&self, keys: &std::collections::HashSet<client::ObjectKey>) {
+    fn compare(&self, keys: &Keys) {
         let Some(cluster) = &self.cluster else { return };
         for key in keys {
             match cluster.pods.get(key) {

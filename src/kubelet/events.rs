@@ -31,6 +31,23 @@ pub const NODE_READY: &str = "NodeReady";
 pub const NODE_NOT_READY: &str = "NodeNotReady";
 pub const REBOOTED: &str = "Rebooted";
 
+/// Reasons are few: that of a resource which is not one of these names none.
+pub fn of_refusal(reason: &str) -> &'static str {
+    const KNOWN: [&str; 10] = [
+        "OutOfcpu",
+        "OutOfmemory",
+        "OutOfephemeral-storage",
+        "OutOfpods",
+        "NodeAffinity",
+        "NodeName",
+        "NodePorts",
+        "TaintToleration",
+        "PodOSSelectorNodeLabelDoesNotMatch",
+        "PodOSNotSupported",
+    ];
+    KNOWN.iter().find(|known| **known == reason).copied().unwrap_or("OutOfResource")
+}
+
 /// Where events go. Never blocks.
 pub trait EventSink: Send + Sync + 'static {
     fn event(&self, about: &ObjectReference, kind: EventType, reason: &'static str, message: String);

@@ -49,9 +49,14 @@ pub fn generate(inputs: &Inputs<'_>) -> Generated {
     let pod = inputs.pod;
     let empty = PodStatus::default();
     let shown = inputs.previous.or(pod.status.as_ref()).unwrap_or(&empty);
-    let init =
+    let mut init =
         containers::init_statuses(inputs, shown.init_container_statuses.as_deref().unwrap_or_default());
-    let main = containers::main_statuses(inputs, shown.container_statuses.as_deref().unwrap_or_default());
+    let mut main = containers::main_statuses(inputs, shown.container_statuses.as_deref().unwrap_or_default());
+    if inputs.failed.is_some() && inputs.observed.containers.is_empty() {
+        // A pod that was refused has no containers, not even ones that wait.
+        init.clear();
+        main.clear();
+    }
     let start_time = shown.start_time.clone().unwrap_or(Time(inputs.now));
     let deadline = pod
         .spec

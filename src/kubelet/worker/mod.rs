@@ -12,6 +12,7 @@
 //! - Every pass starts from a fresh observation; nothing is remembered but back-offs and reasons to show.
 //! - A pod's API object goes only after its containers, volumes and cgroup.
 
+pub mod admit;
 pub mod apply;
 pub mod backoff;
 pub mod dns;

@@ -2,11 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use lifecycle::{Backoff, Scope};
 use parking_lot::Mutex;
 use tokio::{
@@ -16,16 +19,20 @@ use tokio::{
 use tracing::{error, info};
 
 use super::{
+    admit::{self, Refusal},
     ports::{PodResources, Waker},
-    task::{Bell, Mail, Worker},
+    task::{Begin, Bell, Mail, Post, Worker},
     tools::Tools,
 };
 use crate::{
     events::{self, EventType},
     pods::{self, PodName, PodUid},
     runtime::{PodSummary, Runtime},
+    status::Waiting,
 };
 
+/// How long the node's labels may be on their way.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 const AFTER_PANIC: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(300));
 /// The panics of a worker that ran this long are counted afresh.
 const HEALTHY_AFTER: Duration = Duration::from_secs(600);
@@ -46,12 +53,22 @@ pub struct Pool<R: Runtime, P: PodResources> {
     handles: Arc<Mutex<BTreeMap<PodUid, Handle>>>,
     /// A worker has ended: those that waited for it may start.
     ended: Arc<Notify>,
+    /// Pods that do not fit the node's labels, and until when that is not believed.
+    doubts: Arc<Mutex<BTreeMap<PodUid, Instant>>>,
+}
+
+enum Verdict {
+    Fits,
+    Refused(Refusal),
+    NotYet,
 }
 
 struct Handle {
     name: PodName,
     is_static: bool,
     mail: watch::Sender<Mail>,
+    /// It holds nothing of the node any more, or never did.
+    done: Arc<AtomicBool>,
 }
 
 /// Rings workers, also those of a pool that is not made yet: probes and volumes are made before it.
@@ -135,7 +152,14 @@ impl<R: Runtime, P: PodResources> std::fmt::Debug for Pool<R, P> {
 
 impl<R: Runtime, P: PodResources> Pool<R, P> {
     pub fn new(tools: Arc<Tools<R, P>>, bells: Bells, scope: &Scope) -> Pool<R, P> {
-        Pool { tools, bells, scope: scope.child("pods"), handles: Arc::default(), ended: Arc::default() }
+        Pool {
+            tools,
+            bells,
+            scope: scope.child("pods"),
+            handles: Arc::default(),
+            ended: Arc::default(),
+            doubts: Arc::default(),
+        }
     }
 
     /// Resolves when a worker has ended since the last call; call [`Pool::desire`] again then.
@@ -155,27 +179,76 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
         self.len() == 0
     }
 
-    /// Brings the workers in line with what is wanted. Idempotent.
-    pub fn desire(&self, desired: &Desired) {
+    /// Brings the workers in line with what is wanted. Idempotent. Pods that are new here are asked whether they fit
+    /// `node`, the eldest first; while that is not known, they wait. Returns when to call again at the latest.
+    pub fn desire(&self, desired: &Desired, node: Option<&Node>) -> Option<Instant> {
         let mut handles = self.handles.lock();
+        let mut new = Vec::new();
         for (uid, pod) in &desired.pods {
             match handles.get(uid) {
                 Some(handle) => tell(handle, pod),
                 None if pods::is_static(pod) && has_namesake(&handles, pod) => {}
-                None => {
-                    let handle = self.start(pod, false);
-                    handles.insert(uid.clone(), handle);
+                None => new.push((uid, pod)),
+            }
+        }
+        // Those that are here already before those that want to come.
+        new.sort_by_key(|(_, pod)| {
+            (admit::is_new(pod), pod.metadata.creation_timestamp.as_ref().map(|time| time.0))
+        });
+        for (uid, pod) in new {
+            let begin = match self.admit(pod, &handles, node) {
+                Verdict::Fits => Begin::Runs,
+                Verdict::Refused(refusal) => Begin::Refused(self.tell_refusal(pod, refusal)),
+                Verdict::NotYet => continue,
+            };
+            let handle = self.start(pod, begin);
+            handles.insert(uid.clone(), handle);
+        }
+        if desired.synced {
+            for (uid, handle) in handles.iter() {
+                if !desired.pods.contains_key(uid) {
+                    handle.mail.send_if_modified(|mail| !std::mem::replace(&mut mail.removed, true));
                 }
             }
         }
-        if !desired.synced {
-            return;
+        let mut doubts = self.doubts.lock();
+        doubts.retain(|uid, _| desired.pods.contains_key(uid) && !handles.contains_key(uid));
+        doubts.values().min().copied()
+    }
+
+    fn admit(&self, pod: &Pod, handles: &BTreeMap<PodUid, Handle>, node: Option<&Node>) -> Verdict {
+        if !admit::is_new(pod) {
+            return Verdict::Fits;
         }
-        for (uid, handle) in handles.iter() {
-            if !desired.pods.contains_key(uid) {
-                handle.mail.send_if_modified(|mail| !std::mem::replace(&mut mail.removed, true));
+        let known = |node: &&Node| node.status.as_ref().is_some_and(|status| status.allocatable.is_some());
+        let Some(node) = node.filter(known) else { return Verdict::NotYet };
+        let holds = |handle: &&Handle| !handle.done.load(Ordering::Relaxed);
+        let others: Vec<Arc<Pod>> =
+            handles.values().filter(holds).map(|handle| handle.mail.borrow().pod.clone()).collect();
+        let others: Vec<&Pod> =
+            others.iter().map(|pod| &**pod).filter(|pod| !api::pods::is_terminal(pod)).collect();
+        let Err(refusal) = admit::admit(pod, &others, node) else { return Verdict::Fits };
+        if refusal.reason == admit::NODE_AFFINITY {
+            // Bound by a label that the watch of the node has not told yet? Upstream asks the API then.
+            let now = Instant::now();
+            let uid = PodUid::of(pod);
+            if *self.doubts.lock().entry(uid).or_insert(now + SECOND_LOOK) > now {
+                return Verdict::NotYet;
             }
         }
+        Verdict::Refused(refusal)
+    }
+
+    fn tell_refusal(&self, pod: &Pod, refusal: Refusal) -> Waiting {
+        let Refusal { reason, message } = refusal;
+        info!(pod = %PodName::of(pod), uid = %PodUid::of(pod), reason, message, "pod refused");
+        self.tools.events.event(
+            &events::of_pod(pod),
+            EventType::Warning,
+            events::of_refusal(&reason),
+            message.clone(),
+        );
+        Waiting { reason, message: format!("Pod was rejected: {message}") }
     }
 
     /// Ends what the runtime has and nobody wants. `desired` must be synced, and newer than `listed`.
@@ -194,19 +267,21 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
             pod.metadata.uid = Some(summary.uid.as_str().into());
             pod.metadata.name = Some(summary.name.name.clone());
             pod.metadata.namespace = Some(summary.name.namespace.clone());
-            let handle = self.start(&Arc::new(pod), true);
+            let handle = self.start(&Arc::new(pod), Begin::Orphan);
             handles.insert(summary.uid.clone(), handle);
         }
     }
 
-    fn start(&self, pod: &Arc<Pod>, orphan: bool) -> Handle {
+    fn start(&self, pod: &Arc<Pod>, begin: Begin) -> Handle {
         let uid = PodUid::of(pod);
-        let (mail, inbox) = watch::channel(Mail { pod: pod.clone(), removed: orphan });
+        let (mail, inbox) = watch::channel(Mail { pod: pod.clone(), removed: begin == Begin::Orphan });
+        let done = Arc::new(AtomicBool::new(begin != Begin::Runs));
         let bell = self.bells.bells.lock().entry(uid.clone()).or_default().clone();
         let (tools, scope) = (self.tools.clone(), self.scope.clone());
         let (handles, bells, ended) = (self.handles.clone(), self.bells.clone(), self.ended.clone());
+        let post = Post { inbox: inbox.clone(), bell, done: done.clone() };
         let task = async move {
-            let begin = || Worker::new(tools.clone(), inbox.clone(), bell.clone(), scope.clone(), orphan);
+            let begin = || Worker::new(tools.clone(), post.clone(), scope.clone(), begin.clone());
             run(begin, &tools, &inbox, &scope).await;
             {
                 // Together: a successor that is started in between would lose its bell.
@@ -217,7 +292,7 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
             ended.notify_one();
         };
         drop(self.scope.spawn_guarded("pod worker", task));
-        Handle { name: PodName::of(pod), is_static: pods::is_static(pod), mail }
+        Handle { name: PodName::of(pod), is_static: pods::is_static(pod), mail, done }
     }
 }
 

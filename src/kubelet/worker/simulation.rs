@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Node, ObjectReference, Pod, PodStatus};
 use lifecycle::Scope;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -313,6 +313,12 @@ fn desired(pods: &[Arc<Pod>]) -> Desired {
     Desired { pods: pods.iter().map(|pod| (PodUid::of(pod), pod.clone())).collect(), synced: true }
 }
 
+fn node() -> Node {
+    let allocatable = json!({"cpu": "4", "memory": "8Gi", "pods": "3"});
+    serde_json::from_value(json!({"metadata": {"name": "n"}, "status": {"allocatable": allocatable}}))
+        .unwrap()
+}
+
 fn deleted(pod: &Arc<Pod>, grace: i64) -> Arc<Pod> {
     let mut pod = (**pod).clone();
     let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH);
@@ -348,19 +354,19 @@ fn whatever_the_runtime_does_no_container_runs_twice_and_every_pod_ends() {
     run(SEEDS, |seed| async move {
         let mut world = World::new(temper(seed));
         let pods = pods();
-        world.pool.desire(&desired(&pods));
+        world.pool.desire(&desired(&pods), Some(&node()));
         tokio::time::sleep(Duration::from_millis(1 + seed * 997 % 90_000)).await;
         world.check();
         if seed % 2 == 0 {
             world = world.restart().await;
-            world.pool.desire(&desired(&pods));
+            world.pool.desire(&desired(&pods), Some(&node()));
             tokio::time::sleep(Duration::from_millis(seed * 131 % 5_000)).await;
         }
         let ending: Vec<Arc<Pod>> = pods.iter().map(|pod| deleted(pod, 30)).collect();
-        world.pool.desire(&desired(&ending));
+        world.pool.desire(&desired(&ending), Some(&node()));
         tokio::time::sleep(Duration::from_millis(seed * 313 % 4_000)).await;
         let sooner: Vec<Arc<Pod>> = pods.iter().map(|pod| deleted(pod, 1)).collect();
-        world.pool.desire(&desired(&sooner));
+        world.pool.desire(&desired(&sooner), Some(&node()));
         world.runtime.calm_down();
         world
             .until("every pod is deleted", Duration::from_secs(600), |world| {
@@ -369,7 +375,7 @@ fn whatever_the_runtime_does_no_container_runs_twice_and_every_pod_ends() {
             })
             .await;
         assert!(world.resources.there.lock().is_empty(), "deleted before volumes and cgroups were gone");
-        world.pool.desire(&desired(&[]));
+        world.pool.desire(&desired(&[]), Some(&node()));
         world
             .until("nothing is left", Duration::from_secs(600), |world| {
                 world.pool.is_empty() && world.runtime.is_empty()
@@ -385,7 +391,7 @@ fn once_the_runtime_behaves_every_pod_is_as_it_should_and_the_plan_is_empty() {
     run(SEEDS, |seed| async move {
         let world = World::new(temper(seed));
         let pods = pods();
-        world.pool.desire(&desired(&pods));
+        world.pool.desire(&desired(&pods), Some(&node()));
         tokio::time::sleep(Duration::from_millis(1 + seed * 709 % 60_000)).await;
         world.runtime.calm_down();
         // Longer than the longest back-off.
@@ -426,13 +432,13 @@ fn a_restart_of_the_agent_starts_nothing() {
         let mut world = World::new(calm);
         let pods = vec![pods().swap_remove(0)];
         let uid = PodUid::of(&pods[0]);
-        world.pool.desire(&desired(&pods));
+        world.pool.desire(&desired(&pods), Some(&node()));
         tokio::time::sleep(Duration::from_secs(60)).await;
         let before = world.runtime.observe(&uid).await.unwrap();
         assert_eq!(before.running().count(), 2);
         for _ in 0..3 {
             world = world.restart().await;
-            world.pool.desire(&desired(&pods));
+            world.pool.desire(&desired(&pods), Some(&node()));
             tokio::time::sleep(Duration::from_secs(90)).await;
         }
         assert_eq!(world.runtime.observe(&uid).await.unwrap(), before);
@@ -452,7 +458,7 @@ fn a_container_whose_image_cannot_be_had_keeps_no_other_from_being_restarted() {
                 {"name": "a", "image": "busybox:1"}, {"name": "b", "image": "No Image"}]}),
         );
         let uid = PodUid::of(&pod);
-        world.pool.desire(&desired(&[pod]));
+        world.pool.desire(&desired(&[pod]), Some(&node()));
         let wait = Duration::from_secs(10);
         world.until("a runs", wait, |world| world.runtime.starts(&uid, "a") == 1).await;
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -476,7 +482,7 @@ fn a_worker_that_panics_is_told_of_and_begins_again_later_each_time() {
         let world = World::with(runtime, clock, Arc::new(PanickingProbes(Mutex::new(3))), told.clone());
         let pod = pod("p", json!({"containers": [{"name": "a", "image": "busybox:1"}]}));
         let uid = PodUid::of(&pod);
-        world.pool.desire(&desired(&[pod]));
+        world.pool.desire(&desired(&[pod]), Some(&node()));
         let runs = |world: &World| {
             world.statuses.latest.lock().get(&uid).is_some_and(|it| it.phase.as_deref() == Some("Running"))
         };
@@ -503,7 +509,7 @@ fn a_pod_runs_under_the_handler_of_its_class_or_not_at_all() {
             pod(name, json!({"runtimeClassName": class, "containers": containers}))
         };
         let pods = [of_class("plain", None), of_class("boxed", Some("safe")), of_class("lost", Some("none"))];
-        world.pool.desire(&desired(&pods));
+        world.pool.desire(&desired(&pods), Some(&node()));
         tokio::time::sleep(Duration::from_secs(30)).await;
         let handlers = |name: &str| world.runtime.handlers(&PodUid::from(name));
         assert_eq!(handlers("plain"), [""]);
@@ -527,13 +533,118 @@ fn a_pod_that_restarts_for_ever_is_remembered_by_what_is_left_of_it() {
         let world = World::new(restless);
         let pod = pod("p", json!({"containers": [{"name": "a", "image": "busybox:1"}]}));
         let uid = PodUid::of(&pod);
-        world.pool.desire(&desired(&[pod]));
+        world.pool.desire(&desired(&[pod]), Some(&node()));
         let hour = Duration::from_secs(3600);
         world.until("it was restarted often", hour, |world| world.runtime.starts(&uid, "a") > 8).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
         let observed = world.runtime.observe(&uid).await.unwrap();
         let left = observed.containers.len() + observed.sandboxes.len();
         assert_eq!(world.bells.owned(&uid), left, "{observed:#?}");
+        world.check();
+        assert!(world.scope.close(Duration::from_secs(60)).await);
+    });
+}
+
+fn of_age(uid: &str, second: i64, spec: serde_json::Value) -> Arc<Pod> {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    let mut pod = (*pod(uid, spec)).clone();
+    pod.metadata.creation_timestamp = Some(Time(Timestamp::from_second(second).unwrap()));
+    Arc::new(pod)
+}
+
+#[test]
+fn pods_that_are_too_many_fail_and_those_that_run_already_stay() {
+    run(1, |seed| async move {
+        let calm = Temper { fail_percent: 0, longest_life_ms: 0, ..temper(seed) };
+        let mut world = World::new(calm);
+        let container = || json!({"containers": [{"name": "a", "image": "busybox:1"}]});
+        let mut pods: Vec<Arc<Pod>> =
+            (0..4).map(|n| of_age(&format!("p{}", 4 - n), n, container())).collect();
+        world.pool.desire(&desired(&pods), None);
+        assert!(world.pool.is_empty(), "nobody knows whether they fit");
+        world.pool.desire(&desired(&pods), Some(&node()));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let status = |world: &World, uid: &str| world.statuses.latest.lock()[&PodUid::from(uid)].clone();
+        for uid in ["p4", "p3", "p2"] {
+            assert_eq!(status(&world, uid).phase.as_deref(), Some("Running"), "the eldest come first");
+        }
+        let last = status(&world, "p1");
+        assert_eq!((last.phase.as_deref(), last.reason.as_deref()), (Some("Failed"), Some("OutOfpods")));
+        let message =
+            "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3";
+        assert_eq!((last.message.as_deref(), last.container_statuses), (Some(message), None));
+        assert!(world.runtime.handlers(&PodUid::from("p1")).is_empty());
+        // A new agent over what runs, with what the API shows by now, and one pod more.
+        for pod in &mut pods {
+            let shown = status(&world, PodUid::of(pod).as_str());
+            Arc::make_mut(pod).status = Some(shown);
+        }
+        pods.push(of_age("p0", 100, container()));
+        world = world.restart().await;
+        let mut smaller = node();
+        let few = serde_json::from_value(json!({"pods": "2"})).unwrap();
+        smaller.status.as_mut().unwrap().allocatable = Some(few);
+        world.pool.desire(&desired(&pods), Some(&smaller));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        for uid in ["p4", "p3", "p2"] {
+            assert_eq!(status(&world, uid).phase.as_deref(), Some("Running"));
+            assert_eq!(world.runtime.starts(&PodUid::from(uid), "a"), 1);
+        }
+        assert_eq!(status(&world, "p0").reason.as_deref(), Some("OutOfpods"));
+        world.check();
+        assert!(world.scope.close(Duration::from_secs(60)).await);
+    });
+}
+
+#[test]
+fn room_that_a_pod_has_left_is_given_to_the_next() {
+    run(1, |seed| async move {
+        let calm = Temper { fail_percent: 0, longest_life_ms: 0, ..temper(seed) };
+        let world = World::new(calm);
+        let port = |uid: &str| {
+            let ports = json!([{"containerPort": 80, "hostPort": 80}]);
+            pod(
+                uid,
+                json!({"terminationGracePeriodSeconds": 1,
+                "containers": [{"name": "a", "image": "busybox:1", "ports": ports}]}),
+            )
+        };
+        let first = port("first");
+        world.pool.desire(&desired(&[first.clone()]), Some(&node()));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let ending = deleted(&first, 1);
+        world.pool.desire(&desired(&[ending.clone()]), Some(&node()));
+        let gone = |world: &World| world.statuses.deleted.lock().contains(&PodUid::from("first"));
+        world.until("the first is gone", Duration::from_secs(60), gone).await;
+        world.pool.desire(&desired(&[ending, port("second")]), Some(&node()));
+        world
+            .until("the second runs", Duration::from_secs(60), |world| {
+                world.runtime.starts(&PodUid::from("second"), "a") == 1
+            })
+            .await;
+        world.check();
+        assert!(world.scope.close(Duration::from_secs(60)).await);
+    });
+}
+
+#[test]
+fn labels_of_the_node_may_come_a_moment_after_the_pod() {
+    run(1, |seed| async move {
+        let calm = Temper { fail_percent: 0, longest_life_ms: 0, ..temper(seed) };
+        let world = World::new(calm);
+        let containers = json!([{"name": "a", "image": "busybox:1"}]);
+        let of_disk =
+            |disk: &str| pod(disk, json!({"nodeSelector": {"disk": disk}, "containers": containers}));
+        let pods = desired(&[of_disk("ssd"), of_disk("tape")]);
+        let again = world.pool.desire(&pods, Some(&node())).unwrap();
+        let mut labelled = node();
+        labelled.metadata.labels = Some(BTreeMap::from([("disk".to_string(), "ssd".to_string())]));
+        tokio::time::sleep_until(again).await;
+        assert_eq!(world.pool.desire(&pods, Some(&labelled)), None);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(world.runtime.starts(&PodUid::from("ssd"), "a"), 1);
+        let failed = world.statuses.latest.lock()[&PodUid::from("tape")].clone();
+        assert_eq!(failed.reason.as_deref(), Some("NodeAffinity"));
         world.check();
         assert!(world.scope.close(Duration::from_secs(60)).await);
     });

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -61,12 +64,32 @@ pub(super) struct Bell {
     pub(super) exits: Mutex<HashMap<String, u32>>,
 }
 
+/// What a worker shares with the pool.
+#[derive(Clone, Debug)]
+pub(super) struct Post {
+    pub(super) inbox: watch::Receiver<Mail>,
+    pub(super) bell: Arc<Bell>,
+    /// Set once the pod holds nothing of the node any more.
+    pub(super) done: Arc<AtomicBool>,
+}
+
+/// What a worker is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    Runs,
+    /// The pod does not fit here: it fails, for this reason.
+    Refused(Waiting),
+    /// Nobody wants the pod: it only ends.
+    Orphan,
+}
+
 pub(super) struct Worker<R: Runtime, P: PodResources> {
     tools: Arc<Tools<R, P>>,
     uid: PodUid,
     name: PodName,
     inbox: watch::Receiver<Mail>,
     bell: Arc<Bell>,
+    done: Arc<AtomicBool>,
     scope: Scope,
     state: PodState,
     backoff: Backoff,
@@ -99,6 +122,13 @@ struct Job {
     result: Guarded<Option<JobDone>>,
 }
 
+/// Nobody waits for it any more, also when its worker panicked: a new one must not find it at work.
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
 enum JobDone {
     Synced(Outcome),
     /// Everything was ended, or it failed.
@@ -119,21 +149,13 @@ enum Wake {
 impl<R: Runtime, P: PodResources> Worker<R, P> {
     pub(super) fn new(
         tools: Arc<Tools<R, P>>,
-        inbox: watch::Receiver<Mail>,
-        bell: Arc<Bell>,
+        Post { inbox, bell, done }: Post,
         scope: Scope,
-/// Nobody waits for it any more, also when its worker panicked: a new one must not find it at work.
-impl Drop for Job {
-    fn drop(&mut self) {
-        self.cancel.cancel();
-    }
-}
-
-        orphan: bool,
+        begin: Begin,
     ) -> Worker<R, P> {
         let pod = inbox.borrow().pod.clone();
         let mut state = PodState::Syncing;
-        if orphan {
+        if begin == Begin::Orphan {
             state = state.on(Event::EndAsked { why: Why::Orphaned, grace_seconds: 1 }).0;
         }
         Worker {
@@ -143,19 +165,23 @@ impl Drop for Job {
             tools,
             inbox,
             bell,
+            done,
             scope,
             state,
             recalled: false,
             hooked: Hooked::default(),
             waiting: BTreeMap::new(),
+            refusals: BTreeMap::new(),
             previous: None,
-            failed: None,
+            failed: match begin {
+                Begin::Refused(why) => Some(why),
+                Begin::Runs | Begin::Orphan => None,
+            },
             failures: 0,
             refresh: true,
             cleaned: false,
             again: false,
             retry_at: None,
-            refusals: BTreeMap::new(),
             wake_at: None,
             job: None,
         }
@@ -314,6 +340,7 @@ impl Drop for Job {
             }
         };
         self.look_for_exits(&observed);
+        self.forget_gone(&observed);
         if removed || pod.metadata.deletion_timestamp.is_some() {
             self.turn(Event::EndAsked { why: Why::Deleted, grace_seconds: pods::grace_seconds(&pod) });
         }
@@ -340,7 +367,17 @@ impl Drop for Job {
         {
             self.tools.statuses.delete(&pod);
         }
-        self.forget_gone(&observed);
+    }
+
+    /// What is remembered of single containers goes with them. A job may have made some that are not observed yet.
+    fn forget_gone(&self, observed: &PodObservation) {
+        if self.job.is_some() {
+            return;
+        }
+        self.hooked.lock().retain(|id| observed.containers.iter().any(|it| it.id == *id));
+        let containers = observed.containers.iter().map(|it| it.id.as_str());
+        let ids = containers.chain(observed.sandboxes.iter().map(|it| it.id.as_str())).collect();
+        self.tools.bells.keep(&self.uid, &ids);
     }
 
     /// containerd tells of an exit before it has noted it: what was said to have ended, and still seems to live, is
@@ -369,17 +406,6 @@ impl Drop for Job {
         let host_network = pods::is_host_network(pod);
         let pod_ip = match host_network {
             true => self.tools.node.borrow().addresses.first().copied(),
-    /// What is remembered of single containers goes with them. A job may have made some that are not observed yet.
-    fn forget_gone(&self, observed: &PodObservation) {
-        if self.job.is_some() {
-            return;
-        }
-        self.hooked.lock().retain(|id| observed.containers.iter().any(|it| it.id == *id));
-        let containers = observed.containers.iter().map(|it| it.id.as_str());
-        let ids = containers.chain(observed.sandboxes.iter().map(|it| it.id.as_str())).collect();
-        self.tools.bells.keep(&self.uid, &ids);
-    }
-
             false => observed.sandboxes.first().and_then(|sandbox| sandbox.ips.first().copied()),
         };
         let shown = self.previous.as_ref().or(pod.status.as_ref());
@@ -487,6 +513,12 @@ impl Drop for Job {
         if let Some(next) = generated.next {
             self.wake_by(next, now);
         }
+        // Before anybody hears of it, and puts another pod in its place.
+        if status::is_terminal(generated.status.phase.as_deref())
+            || matches!(self.state, PodState::Terminated(_) | PodState::Finished(_))
+        {
+            self.done.store(true, Ordering::Relaxed);
+        }
         self.tools.statuses.publish(pod, &generated.status);
         self.previous = Some(generated.status);
     }
@@ -576,13 +608,6 @@ impl Drop for Job {
     }
 }
 
-async fn tear_down<R: Runtime, P: PodResources>(tools: &Tools<R, P>, uid: &PodUid) -> bool {
-    match tools.resources.teardown(uid).await {
-        Ok(()) => true,
-        Err(error) => {
-            warn!(%uid, error = &error as &dyn std::error::Error, "cannot tear down the pod");
-            false
-        }
 /// Before the next try, after `failures` in a row before this one.
 fn delay(failures: u32) -> Duration {
     RETRY.saturating_mul(1 << failures.min(8)).min(RETRY_LONGEST)
@@ -592,6 +617,13 @@ fn signed(duration: Duration) -> jiff::SignedDuration {
     jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::MAX)
 }
 
+async fn tear_down<R: Runtime, P: PodResources>(tools: &Tools<R, P>, uid: &PodUid) -> bool {
+    match tools.resources.teardown(uid).await {
+        Ok(()) => true,
+        Err(error) => {
+            warn!(%uid, error = &error as &dyn std::error::Error, "cannot tear down the pod");
+            false
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 pub mod admit;
 pub mod apply;
 pub mod backoff;
+mod bells;
 pub mod dns;
 mod garbage;
 pub mod hooks;
@@ -29,5 +30,6 @@ pub mod state;
 mod task;
 mod tools;
 
-pub use pool::{Bells, Desired, Pool};
+pub use bells::Bells;
+pub use pool::{Desired, Pool};
 pub use tools::{NodeFacts, StatusSink, Tools};

@@ -1,7 +1,7 @@
 //! The workers of this node: one for each pod that should run here, that ends here, or that nobody wants any more.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,8 +20,9 @@ use tracing::{error, info};
 
 use super::{
     admit::{self, Refusal},
-    ports::{PodResources, Waker},
-    task::{Begin, Bell, Mail, Post, Worker},
+    bells::Bells,
+    ports::PodResources,
+    task::{Begin, Mail, Post, Worker},
     tools::Tools,
 };
 use crate::{
@@ -69,79 +70,6 @@ struct Handle {
     mail: watch::Sender<Mail>,
     /// It holds nothing of the node any more, or never did.
     done: Arc<AtomicBool>,
-}
-
-/// Rings workers, also those of a pool that is not made yet: probes and volumes are made before it.
-#[derive(Clone, Debug, Default)]
-pub struct Bells {
-    bells: Arc<Mutex<BTreeMap<PodUid, Arc<Bell>>>>,
-    /// Whose a container or sandbox is, for events that name only its id.
-    owners: Arc<Mutex<HashMap<String, PodUid>>>,
-}
-
-impl Bells {
-    /// For probes and volumes: look again, and try again what failed.
-    pub fn waker(&self) -> Waker {
-        let bells = self.clone();
-        Waker::new(move |uid| {
-            if let Some(bell) = bells.bells.lock().get(uid) {
-                bell.retry.notify_one();
-            }
-        })
-    }
-
-    /// For events of the runtime. False when no worker has this pod.
-    pub fn look(&self, uid: &PodUid) -> bool {
-        let bells = self.bells.lock();
-        let bell = bells.get(uid);
-        if let Some(bell) = bell {
-            bell.look.notify_one();
-        }
-        bell.is_some()
-    }
-
-    /// A container or sandbox of this pod is said to have ended: the worker looks until it sees that.
-    pub fn exited(&self, uid: &PodUid, id: &str) {
-        if let Some(bell) = self.bells.lock().get(uid) {
-            bell.exits.lock().insert(id.to_string(), 0);
-        }
-    }
-
-    pub fn own<'a>(&self, uid: &PodUid, ids: impl Iterator<Item = &'a str>) {
-        let mut owners = self.owners.lock();
-        for id in ids {
-            if !owners.contains_key(id) {
-                owners.insert(id.to_string(), uid.clone());
-            }
-        }
-    }
-
-    /// Those are all that the pod has: of others, which are gone, no event will come.
-    pub(super) fn keep(&self, uid: &PodUid, ids: &HashSet<&str>) {
-        self.owners.lock().retain(|id, owner| owner != uid || ids.contains(id.as_str()));
-    }
-
-    pub fn owner(&self, id: &str) -> Option<PodUid> {
-        self.owners.lock().get(id).cloned()
-    }
-
-    #[cfg(test)]
-    pub(super) fn owned(&self, uid: &PodUid) -> usize {
-        self.owners.lock().values().filter(|owner| *owner == uid).count()
-    }
-
-    fn remove(&self, uid: &PodUid) {
-        self.bells.lock().remove(uid);
-        self.owners.lock().retain(|_, owner| owner != uid);
-    }
-
-    pub fn look_all(&self) {
-        self.bells.lock().values().for_each(|bell| bell.look.notify_one());
-    }
-
-    pub fn retry_all(&self) {
-        self.bells.lock().values().for_each(|bell| bell.retry.notify_one());
-    }
 }
 
 impl<R: Runtime, P: PodResources> std::fmt::Debug for Pool<R, P> {
@@ -276,7 +204,7 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
         let uid = PodUid::of(pod);
         let (mail, inbox) = watch::channel(Mail { pod: pod.clone(), removed: begin == Begin::Orphan });
         let done = Arc::new(AtomicBool::new(begin != Begin::Runs));
-        let bell = self.bells.bells.lock().entry(uid.clone()).or_default().clone();
+        let bell = self.bells.hang(&uid);
         let (tools, scope) = (self.tools.clone(), self.scope.clone());
         let (handles, bells, ended) = (self.handles.clone(), self.bells.clone(), self.ended.clone());
         let post = Post { inbox: inbox.clone(), bell, done: done.clone() };

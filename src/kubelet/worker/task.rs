@@ -1,7 +1,7 @@
 //! The loop of one pod: wake, observe, decide, publish, and one job at a time.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,17 +12,14 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use lifecycle::{Guarded, Panicked, Scope};
-use parking_lot::Mutex;
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
     apply::{self, Outcome, RETRY, RETRY_LONGEST},
     backoff::Backoff,
+    bells::Bell,
     garbage::garbage,
     kill::{self, Hooked},
     plan::{self, Held, HeldBy, PodActions, compute_pod_actions},
@@ -51,17 +48,6 @@ pub(super) struct Mail {
     pub(super) pod: Arc<Pod>,
     /// Its source has it no more.
     pub(super) removed: bool,
-}
-
-/// How a worker is woken.
-#[derive(Debug, Default)]
-pub(super) struct Bell {
-    /// Look again.
-    pub(super) look: Notify,
-    /// Look again, and try again what failed: what it waited for may be there.
-    pub(super) retry: Notify,
-    /// What is said to have ended, and how often it was looked for in vain.
-    pub(super) exits: Mutex<HashMap<String, u32>>,
 }
 
 /// What a worker shares with the pool.

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::watch;
 
 use super::{
-    pool::Bells,
+    bells::Bells,
     ports::{PodResources, Probes},
 };
 use crate::{

@@ -1,6 +1,6 @@
 //! The agent over a runtime and an API that the test plays.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::stream;
 use http::{Method, Request, Response};
@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Bytes, Frame};
 use k8s_openapi::api::core::v1::Container;
 use kube::client::Body;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tower::BoxError;
@@ -15,6 +16,7 @@ use tower::BoxError;
 use super::*;
 use crate::{
     events::NoEvents,
+    pods::PodUid,
     runtime::fake::{FakeRuntime, Temper},
     worker::ports::{PrepareError, PreparedContainer, PreparedPod, Probed, Reading},
 };

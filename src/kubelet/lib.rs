@@ -8,7 +8,7 @@
 //!   node/ ── registers, heartbeats, tells what the node has ─────────────────────────────────────▶ API
 //! ```
 //!
-//! [`agent`] puts the parts together. Invariants are with each part; these hold for all:
+//! [`agent`] puts the parts together; `task` is its loop. Invariants are with each part; these hold for all:
 //! - A restart of the agent changes nothing in its pods: what must survive is in the runtime, the API, or a file.
 //! - An unknown is not an absence: nothing ends because a list failed or a source has not told all it has.
 
@@ -30,6 +30,7 @@ pub mod runtime_class;
 pub mod server;
 pub mod sources;
 pub mod status;
+mod task;
 pub mod volumes;
 pub mod worker;
 

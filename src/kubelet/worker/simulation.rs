@@ -648,4 +648,27 @@ fn labels_of_the_node_may_come_a_moment_after_the_pod() {
         world.check();
         assert!(world.scope.close(Duration::from_secs(60)).await);
     });
+
+#[test]
+fn a_pod_that_runs_is_not_refused_though_the_api_never_heard_of_it() {
+    run(1, |seed| async move {
+        let calm = Temper { fail_percent: 0, longest_life_ms: 0, ..temper(seed) };
+        let mut world = World::new(calm);
+        let pods = [pod("p", json!({"containers": [{"name": "a", "image": "busybox:1"}]}))];
+        world.pool.desire(&desired(&pods), Some(&node()));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        world = world.restart().await;
+        world.statuses.latest.lock().clear();
+        let mut full = node();
+        let none = serde_json::from_value(json!({"pods": "0"})).unwrap();
+        full.status.as_mut().unwrap().allocatable = Some(none);
+        world.pool.desire(&desired(&pods), Some(&full));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let uid = PodUid::from("p");
+        assert_eq!(world.statuses.latest.lock()[&uid].phase.as_deref(), Some("Running"));
+        assert_eq!(world.runtime.starts(&uid, "a"), 1);
+        world.check();
+        assert!(world.scope.close(Duration::from_secs(60)).await);
+    });
+}
 }

@@ -327,6 +327,11 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
         };
         self.look_for_exits(&observed);
         self.forget_gone(&observed);
+        if self.failed.is_some() && !observed.sandboxes.is_empty() {
+            // An agent before this one had begun with it, and nobody told the API: it stays.
+            self.failed = None;
+            self.done.store(false, Ordering::Relaxed);
+        }
         if removed || pod.metadata.deletion_timestamp.is_some() {
             self.turn(Event::EndAsked { why: Why::Deleted, grace_seconds: pods::grace_seconds(&pod) });
         }

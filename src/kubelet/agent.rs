@@ -236,12 +236,7 @@ pub async fn run_pods<R: Runtime, P: PodResources>(parts: Parts<R, P>, scope: &S
         let publish = status::publish(cluster.client.clone(), outbox.clone(), cluster.pods.clone());
         owned(scope, "pod status", publish);
     }
-    let mirrors = watch::Sender::new(merge::MirrorPlan::default());
-    if let Some(cluster) = cluster.clone() {
-        let (client, plans, node_name) =
-            (cluster.client.clone(), mirrors.subscribe(), config.node_name.clone());
-        owned(scope, "mirror pods", sources::keep_mirrors(client, move || cluster.node(&node_name), plans));
-    }
+    let mirrors = keep_mirrors(cluster.as_ref(), &config.node_name, scope);
     let agent = Agent {
         node_name: config.node_name.clone(),
         cluster,
@@ -257,6 +252,21 @@ pub async fn run_pods<R: Runtime, P: PodResources>(parts: Parts<R, P>, scope: &S
         () = scope.cancelled() => {}
         () = agent.run(static_pods, noticed, facts) => {}
     }
+}
+
+/// What is sent there is made of the API's mirrors, by a task of its own.
+fn keep_mirrors(
+    cluster: Option<&Cluster>,
+    node_name: &str,
+    scope: &Scope,
+) -> watch::Sender<merge::MirrorPlan> {
+    let mirrors = watch::Sender::new(merge::MirrorPlan::default());
+    if let Some(cluster) = cluster.cloned() {
+        let (client, plans, node_name) = (cluster.client.clone(), mirrors.subscribe(), node_name.to_string());
+        let keep = sources::keep_mirrors(client, move || cluster.node(&node_name), plans);
+        owned(scope, "mirror pods", keep);
+    }
+    mirrors
 }
 
 /// Spawns work that has no end of its own.

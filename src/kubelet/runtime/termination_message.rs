@@ -149,7 +149,7 @@ mod tests {
         std::os::unix::fs::symlink(&secret, &link).unwrap();
         assert_eq!(from_file(&secret).as_deref(), Some("of the host"));
         // Opening a pipe would wait for its writer: in a thread, so that the test fails rather than hangs.
-        let (told, answer) = std::sync::mpsc::channel();
+        let (told, answer) = std::sync::mpsc::sync_channel(4);
         std::thread::spawn(move || {
             for path in [pipe, link, "/dev/zero".into(), "/dev".into()] {
                 told.send(from_file(&path)).unwrap();

@@ -516,11 +516,10 @@ fn a_pod_runs_under_the_handler_of_its_class_or_not_at_all() {
         assert_eq!(handlers("boxed"), ["runsc"]);
         assert_eq!(handlers("lost"), Vec::<String>::new());
         let message = "Failed to create pod sandbox: runtimeclass.node.k8s.io \"none\" not found";
-        let told = told.0.lock();
+        let told = told.0.lock().clone();
         let of_sandboxes = || told.iter().filter(|it| it.1 == "FailedCreatePodSandBox");
         assert!(of_sandboxes().count() > 1, "tried again: the class may come");
         assert!(of_sandboxes().all(|it| it.2 == message), "{told:?}");
-        drop(told);
         world.check();
         assert!(world.scope.close(Duration::from_secs(60)).await);
     });
@@ -610,10 +609,10 @@ fn room_that_a_pod_has_left_is_given_to_the_next() {
             )
         };
         let first = port("first");
-        world.pool.desire(&desired(&[first.clone()]), Some(&node()));
+        world.pool.desire(&desired(std::slice::from_ref(&first)), Some(&node()));
         tokio::time::sleep(Duration::from_secs(10)).await;
         let ending = deleted(&first, 1);
-        world.pool.desire(&desired(&[ending.clone()]), Some(&node()));
+        world.pool.desire(&desired(std::slice::from_ref(&ending)), Some(&node()));
         let gone = |world: &World| world.statuses.deleted.lock().contains(&PodUid::from("first"));
         world.until("the first is gone", Duration::from_secs(60), gone).await;
         world.pool.desire(&desired(&[ending, port("second")]), Some(&node()));
@@ -648,6 +647,7 @@ fn labels_of_the_node_may_come_a_moment_after_the_pod() {
         world.check();
         assert!(world.scope.close(Duration::from_secs(60)).await);
     });
+}
 
 #[test]
 fn a_pod_that_runs_is_not_refused_though_the_api_never_heard_of_it() {
@@ -670,5 +670,4 @@ fn a_pod_that_runs_is_not_refused_though_the_api_never_heard_of_it() {
         world.check();
         assert!(world.scope.close(Duration::from_secs(60)).await);
     });
-}
 }

@@ -49,6 +49,44 @@ pub struct Issued {
     pub key: Key,
 }
 
+/// Why a text is no certificate with its private key.
+#[derive(Debug, thiserror::Error)]
+pub enum PairError {
+    #[error("read the certificate")]
+    Certificate(#[source] CertificateError),
+    #[error("read the private key")]
+    Key(#[source] KeyError),
+    #[error("the private key does not belong to the certificate")]
+    Mismatch,
+}
+
+impl Issued {
+    /// A certificate with its key.
+    pub fn of(certificate: Certificate, key: Key) -> Result<Issued, PairError> {
+        if key.public_der() != certificate.public_key {
+            return Err(PairError::Mismatch);
+        }
+        Ok(Issued { certificate, key })
+    }
+
+    /// Reads both from one text, as node agents keep them (`kubelet-client-current.pem`).
+    pub fn from_pem(pem: &[u8]) -> Result<Issued, PairError> {
+        let certificate = Certificate::from_pem(pem).map_err(PairError::Certificate)?;
+        Issued::of(certificate, Key::from_pem(pem).map_err(PairError::Key)?)
+    }
+
+    /// Both as one text. It holds a private key: for a 0600 file.
+    pub fn to_pem(&self) -> String {
+        format!("{}{}", self.certificate.to_pem(), self.key.to_pem())
+    }
+
+    /// A certificate that nobody vouches for, for a server that must listen before its cluster has signed one.
+    pub fn provisional(profile: &Profile, now: Timestamp) -> Result<Issued, IssueError> {
+        let name = format!("{}-ca@{}", profile.common_name(), now.as_second());
+        Authority::self_signed(&name, Key::generate().map_err(IssueError::Key)?, now)?.issue(profile, now)
+    }
+}
+
 /// What a signed request may be used for, and for how long.
 #[derive(Clone, Debug)]
 pub struct SigningPolicy {
@@ -274,6 +312,27 @@ mod tests {
         assert_eq!(issued.certificate.public_key, issued.key.public_der());
         assert_eq!(issued.certificate.not_before, "2026-11-21T09:55:00Z".parse().unwrap());
         assert_eq!(issued.certificate.not_after, "2027-11-21T09:55:00Z".parse().unwrap());
+    }
+
+    #[test]
+    fn a_pair_survives_its_one_text_and_a_foreign_key_makes_none() {
+        let profile = Profile::KubeletClient { node: "n1".into() };
+        let issued = authority().issue(&profile, now()).unwrap();
+        let again = Issued::from_pem(issued.to_pem().as_bytes()).unwrap();
+        assert_eq!(again.certificate, issued.certificate);
+        assert_eq!(again.key.public_der(), issued.key.public_der());
+        let foreign = format!("{}{}", issued.certificate.to_pem(), Key::generate().unwrap().to_pem());
+        assert!(matches!(Issued::from_pem(foreign.as_bytes()), Err(PairError::Mismatch)));
+        assert!(matches!(Issued::from_pem(b""), Err(PairError::Certificate(_))));
+    }
+
+    #[test]
+    fn a_provisional_certificate_has_the_names_and_no_authority_of_the_cluster() {
+        let names = Names::from_texts(&["n1", "10.0.0.7"]);
+        let profile = Profile::KubeletServing { node: "n1".into(), names: names.clone() };
+        let issued = Issued::provisional(&profile, now()).unwrap();
+        assert_eq!(issued.certificate.names, names);
+        assert!(!issued.certificate.is_signed_by(authority().certificate()));
     }
 
     #[test]

@@ -39,6 +39,14 @@ impl Certificate {
         Certificate::from_der(&der)
     }
 
+    /// Reads every certificate of a PEM text.
+    pub fn all_from_pem(pem: &[u8]) -> Result<Vec<Certificate>, CertificateError> {
+        let read = |der: Result<CertificateDer<'_>, _>| {
+            Certificate::from_der(&der.map_err(|_| CertificateError::NotPem)?)
+        };
+        CertificateDer::pem_slice_iter(pem).map(read).collect()
+    }
+
     pub fn from_der(der: &[u8]) -> Result<Certificate, CertificateError> {
         let (rest, parsed) =
             x509_parser::parse_x509_certificate(der).map_err(|_| CertificateError::Unreadable)?;
@@ -132,6 +140,7 @@ mod tests {
             Certificate::from_der(&bytes).unwrap_err();
             Certificate::from_pem(pem("CERTIFICATE", &bytes).as_bytes()).unwrap_err();
             Certificate::from_pem(&bytes).unwrap_err();
+            drop(Certificate::all_from_pem(&bytes));
         }
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! - `plan.rs` decides whether a stored certificate is kept or issued again. No I/O, no clock.
 //! - `directory.rs` reads and writes the files, and is the only place that does.
-//! - `csr.rs` and `token.rs` read bytes that strangers send.
+//! - `csr.rs`, `bootstrap.rs` and `token.rs` read bytes that strangers send.
 //!
 //! Invariants:
 //! - A private key is written with mode 0600 from its first byte, and never shown by `Debug` or an error.
@@ -17,6 +17,7 @@
 //! - A certificate never outlives the authority that signed it.
 
 mod authority;
+mod bootstrap;
 mod certificate;
 pub mod claims;
 mod csr;
@@ -30,12 +31,13 @@ pub mod tls;
 mod token;
 mod usages;
 
-pub use authority::{Authority, IssueError, Issued, SigningPolicy};
+pub use authority::{Authority, IssueError, Issued, PairError, SigningPolicy};
+pub use bootstrap::{BootstrapError, BootstrapToken, KeyHash};
 pub use certificate::{Certificate, CertificateError};
 pub use csr::{Kind, Refusal, Request, RequestError, life, recognize, signers};
 pub use directory::{Directory, DirectoryError, write_atomically};
 pub use key::{Key, KeyError};
-pub use plan::{Decision, Reason, renewal_time};
+pub use plan::{Decision, Reason, renewal_time, rotation_time};
 pub use profile::{Names, Profile};
 pub use token::{TokenError, TokenKeys, unverified_issuer};
 pub use usages::{UnknownUsage, Usages};

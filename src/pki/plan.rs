@@ -59,6 +59,15 @@ pub fn renewal_time(certificate: &Certificate) -> Timestamp {
     Timestamp::from_second(end - (end - start) / 3).unwrap_or(certificate.not_after)
 }
 
+/// When a certificate that somebody else signs is asked for anew: between 70 and 90 % of its life, as upstream's kubelets
+/// do, so that the nodes of a cluster do not all come at once. `jitter` is from 0 to 1.
+pub fn rotation_time(certificate: &Certificate, jitter: f64) -> Timestamp {
+    let (start, end) = (certificate.not_before.as_second(), certificate.not_after.as_second());
+    let part = 0.7 + 0.2 * jitter.clamp(0.0, 1.0);
+    let after = ((end - start) as f64 * part).round() as i64;
+    Timestamp::from_second(start + after).unwrap_or(certificate.not_after)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +106,16 @@ mod tests {
         check(|_| {}, &Profile::Admin, now(), Decision::Issue(Reason::SubjectChanged));
         check(|stored| stored.key_matches = false, &wanted, now(), Decision::Issue(Reason::KeyMismatch));
         assert_eq!(decide(None, &wanted, now()), Decision::Issue(Reason::Missing));
+    }
+
+    #[test]
+    fn a_certificate_is_rotated_between_seven_and_nine_tenths_of_its_life() {
+        let authority = Authority::self_signed("kubernetes", Key::generate().unwrap(), now()).unwrap();
+        let mut certificate = authority.issue(&Profile::Admin, now()).unwrap().certificate;
+        (certificate.not_before, certificate.not_after) = (now(), now() + days(100));
+        assert_eq!(rotation_time(&certificate, 0.0), now() + days(70));
+        assert_eq!(rotation_time(&certificate, 1.0), now() + days(90));
+        assert_eq!(rotation_time(&certificate, 0.5), now() + days(80));
     }
 
     #[test]

@@ -61,8 +61,16 @@ impl ResolvesClientCert for Serving {
 /// A server that speaks HTTP/2 and HTTP/1.1, and asks for a client certificate without needing one. A certificate that
 /// `client_authority` did not sign ends the handshake.
 pub fn server(serving: Arc<Serving>, client_authority: &Certificate) -> Result<ServerConfig, TlsError> {
+    server_trusting(serving, std::slice::from_ref(client_authority))
+}
+
+/// As [`server`], for clients of any of several authorities: while one takes another's place, both are there.
+pub fn server_trusting(
+    serving: Arc<Serving>,
+    client_authorities: &[Certificate],
+) -> Result<ServerConfig, TlsError> {
     let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_authority)?), provider())
+        WebPkiClientVerifier::builder_with_provider(Arc::new(all_roots(client_authorities)?), provider())
             .allow_unauthenticated()
             .build()
             .map_err(TlsError::Verifier)?;
@@ -99,8 +107,14 @@ pub fn renewable_client(authority: &Certificate, identity: Arc<Serving>) -> Resu
 }
 
 fn roots(authority: &Certificate) -> Result<RootCertStore, TlsError> {
+    all_roots(std::slice::from_ref(authority))
+}
+
+fn all_roots(authorities: &[Certificate]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    roots.add(authority.der.clone()).map_err(TlsError::Root)?;
+    for authority in authorities {
+        roots.add(authority.der.clone()).map_err(TlsError::Root)?;
+    }
     Ok(roots)
 }
 

@@ -13,6 +13,7 @@
 //!   wrote itself ([`ledger`]): so it cannot make the same thing twice.
 //! - A poisoned object is retried with back-off, told in an event, and stops no loop.
 
+mod bootstrap_tokens;
 mod certificates;
 mod deployment;
 mod endpoints;
@@ -92,6 +93,7 @@ impl ClientFor for Client {
 
 /// Each controller's name: that of its service account in upstream's bootstrap roles.
 pub mod names {
+    pub const BOOTSTRAP_SIGNER: &str = "bootstrap-signer";
     pub const CERTIFICATES: &str = "certificate-controller";
     pub const DEPLOYMENT: &str = "deployment-controller";
     pub const ENDPOINTS: &str = "endpoint-controller";
@@ -104,9 +106,11 @@ pub mod names {
     pub const REPLICA_SET: &str = "replicaset-controller";
     pub const ROOT_CA: &str = "root-ca-cert-publisher";
     pub const SERVICE_ACCOUNT: &str = "service-account-controller";
+    pub const TOKEN_CLEANER: &str = "token-cleaner";
 
     /// All of them.
     pub const ALL: &[&str] = &[
+        BOOTSTRAP_SIGNER,
         CERTIFICATES,
         DEPLOYMENT,
         ENDPOINTS,
@@ -119,6 +123,7 @@ pub mod names {
         REPLICA_SET,
         ROOT_CA,
         SERVICE_ACCOUNT,
+        TOKEN_CLEANER,
     ];
 }
 
@@ -145,6 +150,7 @@ pub async fn run(
     let config = Arc::new(config);
     // Identity first: nodes and pods wait for certificates, service accounts and the root CA.
     certificates::start(&config, clients, cache, &scope);
+    bootstrap_tokens::start(clients, cache, &scope);
     service_account::start(&config, clients, cache, &scope);
     namespace::start(clients, cache, &scope);
     node_ipam::start(&config, clients, cache, &scope)?;

@@ -103,7 +103,7 @@ async fn authenticate(
     };
     match server.authenticator.authenticate(parts, peer.as_ref()).await? {
         Some(user) => Ok(user),
-        None if is_open(&info.path) => Ok(UserInfo::anonymous()),
+        None if is_open(&info.path) || introduces_the_cluster(info) => Ok(UserInfo::anonymous()),
         None => Err(ApiError::unauthorized()),
     }
 }
@@ -112,6 +112,15 @@ fn is_open(path: &str) -> bool {
     OPEN_PATHS
         .iter()
         .any(|open| path == *open || path.strip_prefix(open).is_some_and(|rest| rest.starts_with('/')))
+}
+
+/// What a machine reads before it knows anybody: this one object, and only if RBAC lets `system:anonymous` do so.
+fn introduces_the_cluster(info: &RequestInfo) -> bool {
+    let what = (info.group.as_str(), info.resource.as_str(), info.subresource.as_str());
+    info.is_resource
+        && info.verb == "get"
+        && what == ("", "configmaps", "")
+        && (info.namespace.as_str(), info.name.as_str()) == ("kube-public", "cluster-info")
 }
 
 fn authorize(authorizer: &dyn Authorizer, user: &UserInfo, info: &RequestInfo) -> Result<(), ApiError> {
@@ -171,6 +180,30 @@ mod tests {
         let path = format!("/api/v1/namespaces/ns/pods/web/{subresource}");
         let info = request::parse(&method.parse().unwrap(), &path.parse().unwrap()).unwrap();
         authorize(&Verbs, &UserInfo::new(user, &[]), &info).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn only_one_object_introduces_the_cluster() {
+        let asks = |method: &str, path: &str| {
+            let info = request::parse(&method.parse().unwrap(), &path.parse().unwrap()).unwrap();
+            introduces_the_cluster(&info)
+        };
+        let path = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
+        assert!(asks("GET", path));
+        for method in ["PUT", "PATCH", "DELETE"] {
+            assert!(!asks(method, path), "{method}");
+        }
+        for other in [
+            "/api/v1/namespaces/kube-public/configmaps/cluster-info?watch=true",
+            "/api/v1/watch/namespaces/kube-public/configmaps/cluster-info",
+            "/api/v1/namespaces/kube-public/configmaps?fieldSelector=metadata.name%3Dcluster-info",
+            "/api/v1/namespaces/kube-public/configmaps/other",
+            "/api/v1/namespaces/default/configmaps/cluster-info",
+            "/api/v1/namespaces/kube-public/secrets/cluster-info",
+            "/api/v1/namespaces/kube-public/configmaps/cluster-info/status",
+        ] {
+            assert!(!asks("GET", other), "{other}");
+        }
     }
 
     #[test]

@@ -217,10 +217,20 @@ fn the_policy_gives_each_component_what_it_needs_and_no_more() {
         ("SA:generic-garbage-collector", "patch apps/replicasets ns/a", true),
         ("SA:node-controller", "delete -/pods ns/a", true),
         (
-            "b@system:bootstrappers:coracle:default-node-token",
+            "b@system:bootstrappers:kubeadm:default-node-token",
             "create certificates.k8s.io/certificatesigningrequests -/-",
             true,
         ),
+        ("b@system:bootstrappers:kubeadm:default-node-token", "get -/nodes -/n1", true),
+        (
+            "b@system:bootstrappers:kubeadm:default-node-token",
+            "get -/configmaps kube-system/kubeadm-config",
+            true,
+        ),
+        ("b@system:bootstrappers:kubeadm:default-node-token", "get -/secrets kube-system/a", false),
+        ("system:anonymous", "get -/configmaps kube-public/cluster-info", true),
+        ("system:anonymous", "get -/configmaps kube-public/other", false),
+        ("system:anonymous", "watch -/configmaps kube-public/cluster-info", false),
         (
             "system:node:n1@system:nodes",
             "create certificates.k8s.io/certificatesigningrequests/selfnodeclient -/-",

@@ -1,7 +1,7 @@
 //! The roles and bindings that every cluster has, and how they are kept.
 //!
-//! - `cluster_roles.txt`, `roles.txt`, `bindings.txt` are upstream's; `ours.txt` gives our own components what
-//!   kubeadm's and other installers' bindings give theirs.
+//! - `cluster_roles.txt`, `roles.txt`, `bindings.txt` are upstream's; `our_roles.txt` and `ours.txt` are what an installer
+//!   adds: kubeadm's roles and bindings for machines that join, and what our own components need.
 //! - `table.rs` reads them; `reconcile.rs` says what an existing object lacks.
 //! - [`ensure`] is the only effect.
 //!
@@ -39,6 +39,7 @@ static TABLES: LazyLock<Tables> = LazyLock::new(|| {
 fn read_tables() -> Result<Tables, table::BadLine> {
     let mut roles = table::roles(include_str!("cluster_roles.txt"))?;
     roles.extend(table::roles(include_str!("roles.txt"))?);
+    roles.extend(table::roles(include_str!("our_roles.txt"))?);
     let mut bindings = table::bindings(include_str!("bindings.txt"))?;
     bindings.extend(table::bindings(include_str!("ours.txt"))?);
     // Each controller's role is bound to its service account.

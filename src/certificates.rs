@@ -1,4 +1,5 @@
-//! Keeps the serving certificates of this process young, without a restart and without dropping a connection.
+//! Keeps the certificates young that this process signs for itself, without a restart and without dropping a connection.
+//! A node that has joined asks for its certificates instead: `src/join/rotation.rs`.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,12 +1,15 @@
 //! The command line: what there is to type, and its help.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use join::ServerAddress;
+use pki::{BootstrapToken, KeyHash};
 
 const EXAMPLES: &str = "\
 Examples:
   coracle up                                    a cluster on this machine
+  coracle token create                          the line that makes another machine a node of it
   coracle status                                what runs, what is unhealthy and why
   coracle why pod/web -n shop                   what happened to a pod, in plain words
   export KUBECONFIG=/var/lib/coracle/admin.kubeconfig; kubectl get pods -A
@@ -28,6 +31,23 @@ pub(crate) enum Command {
     /// Run a control plane and a node in one process, until told to stop
     #[command(after_help = "Example:\n  coracle up --config ./config.yaml")]
     Up(Common),
+    /// Run a control plane alone, until told to stop
+    #[command(after_help = "Example:\n  coracle server --config ./config.yaml")]
+    Server(Common),
+    /// Run a node alone, against the control plane that this machine has joined
+    #[command(after_help = "Example:\n  coracle node     after `coracle join`")]
+    Node(Common),
+    /// Make this machine a node of a cluster, with the line that `coracle token create` prints there
+    #[command(
+        after_help = "Example:\n  coracle join 192.0.2.1:6443 --token abcdef.0123456789abcdef --ca-cert-hash sha256:1234…"
+    )]
+    Join(Join),
+    /// Make, list and delete the tokens by which machines join
+    #[command(
+        after_help = "Examples:\n  coracle token create                    prints the line to type on the other machine\n  coracle token create --ttl 1h\n  coracle token list\n  coracle token delete abcdef"
+    )]
+    #[command(subcommand)]
+    Token(Token),
     /// The cluster on one screen, and what is unhealthy in it
     #[command(
         after_help = "Examples:\n  coracle status\n  coracle status --wait 60s     wait until every node is Ready"
@@ -74,6 +94,61 @@ pub(crate) struct Connection {
     /// Another kubeconfig than this machine's own
     #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Join {
+    /// Where the API server is
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) server: ServerAddress,
+    /// The token by which this machine is let in
+    #[arg(long, value_name = "ID.SECRET", env = "CORACLE_TOKEN", hide_env_values = true)]
+    pub(crate) token: BootstrapToken,
+    /// The hash of the cluster's authority, by which this machine knows that it is the right cluster
+    #[arg(long, value_name = "sha256:HEX", required = true)]
+    pub(crate) ca_cert_hash: Vec<KeyHash>,
+    /// The node's name; the host name without it
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
+    pub(crate) node_name: Option<String>,
+    /// The node's address; without it, the one that routes to the API server
+    #[arg(long, value_name = "IP")]
+    pub(crate) node_ip: Option<IpAddr>,
+    /// Only write the files: do not start the node
+    #[arg(long)]
+    pub(crate) no_start: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a token, and print the line that joins a machine
+    #[command(after_help = "Example:\n  coracle token create --ttl 1h --description 'rack 2'")]
+    Create {
+        #[command(flatten)]
+        connection: Connection,
+        /// How long it may be used (such as 24h); 0 is for ever
+        #[arg(long, value_name = "TIME", value_parser = life, default_value = "24h")]
+        ttl: Duration,
+        /// What it is for
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+    },
+    /// List the tokens, without their secrets
+    #[command(after_help = "Example:\n  coracle token list")]
+    List {
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// End tokens; nodes that have joined with them stay
+    #[command(after_help = "Example:\n  coracle token delete abcdef")]
+    Delete {
+        #[command(flatten)]
+        connection: Connection,
+        /// A token, or its first half
+        #[arg(value_name = "TOKEN", required = true)]
+        tokens: Vec<String>,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -133,6 +208,17 @@ pub(crate) struct Reset {
 /// `90s`, `2m`, `1m30s`: Go's durations, as everywhere in Kubernetes.
 fn duration(text: &str) -> Result<Duration, String> {
     api::duration::parse(text).map_err(|error| error.to_string())
+}
+
+/// As [`duration`], and `0`.
+fn life(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { duration(text) }
+}
+
+/// Node names are those of DNS subdomains (RFC 1123).
+fn node_name(text: &str) -> Result<String, String> {
+    let mistakes = api::names::dns1123_subdomain(text);
+    if mistakes.is_empty() { Ok(text.to_string()) } else { Err(mistakes.join("; ")) }
 }
 
 #[cfg(test)]

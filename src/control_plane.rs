@@ -26,22 +26,33 @@ use tracing::{info, warn};
 
 use crate::identity::Place;
 
+/// The version of Kubernetes whose API this is.
+const VERSION: &str = "v1.36.3";
+
 /// The API, and the store under it.
 pub(crate) struct ControlPlane {
     pub(crate) server: Server,
     store: Arc<dyn Store>,
 }
 
-/// `kubelets` is how the API server calls kubelets: its client certificate, and the authority that they must show.
-///
+/// What the API server proves itself by, and knows others by.
+pub(crate) struct Credentials {
+    /// Sign and verify service-account tokens.
+    pub(crate) tokens: TokenKeys,
+    /// How it calls kubelets: its client certificate, and the authority that they must show.
+    pub(crate) kubelets: rustls::ClientConfig,
+    /// The cluster's authority, for machines that join.
+    pub(crate) authority_pem: String,
+}
+
 /// Opens the store, reads it into the watch cache, and makes what every cluster has. Nothing listens yet.
 pub(crate) async fn build(
     config: &Config,
     place: &Place,
-    tokens: TokenKeys,
-    kubelets: rustls::ClientConfig,
+    credentials: Credentials,
     scope: &Scope,
 ) -> anyhow::Result<ControlPlane> {
+    let Credentials { tokens, kubelets, authority_pem } = credentials;
     let store = EmbeddedStore::open(&embedded::Options::new(config.state_dir.join("store")), scope)?;
     let store: Arc<dyn Store> = Arc::new(store);
     let issuer = format!("https://kubernetes.default.svc.{}", config.kubelet.cluster_domain);
@@ -72,12 +83,12 @@ pub(crate) async fn build(
         admission: admission::plugins(&authorization),
         pages: vec![
             Arc::new(Discovery(Arc::clone(&registry))),
-            Arc::new(OpenApi { registry: Arc::clone(&registry), version: "v1.36.3".into() }),
+            Arc::new(OpenApi { registry: Arc::clone(&registry), version: VERSION.into() }),
             Arc::new(Documents { tokens, address: place.advertised.to_string() }),
         ],
     };
     let server = Server::new(ServerConfig { pools, ..ServerConfig::default() }, components, scope);
-    bootstrap(&server, config, place).await;
+    bootstrap(&server, config, place, authority_pem).await;
     Ok(ControlPlane { server, store })
 }
 
@@ -86,13 +97,24 @@ fn family(config: &Config) -> Family {
 }
 
 /// What fails here is told and tried again at the next start: a cluster with one broken object still serves.
-async fn bootstrap(server: &Server, config: &Config, place: &Place) {
+async fn bootstrap(server: &Server, config: &Config, place: &Place, authority_pem: String) {
+    let introduction = bootstrap::Introduction {
+        server: place.api_url(),
+        authority_pem,
+        version: VERSION.into(),
+        pod_cidr: config.network.pod_cidr,
+        service_cidr: config.network.service_cidr,
+        cluster_domain: config.kubelet.cluster_domain.clone(),
+        cluster_dns: config.kubelet.cluster_dns.clone(),
+    };
     let place = bootstrap::Place {
         service_ip: place.service_ip,
         service_port: 443,
         endpoint: bootstrap::Endpoint { addresses: vec![place.advertised.ip()], port: config.server.port },
     };
-    let ensured = bootstrap::ensure(server.objects().as_ref(), &bootstrap::all(&place)).await;
+    let mut wanted = bootstrap::all(&place);
+    wanted.extend(bootstrap::introduction(&introduction));
+    let ensured = bootstrap::ensure(server.objects().as_ref(), &wanted).await;
     for (object, error) in &ensured.failed {
         warn!(object, error = %error.message, "an object that every cluster has could not be made");
     }

@@ -1,21 +1,29 @@
 //! Who this machine is: its name and address, and the certificates that prove it.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::Arc,
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use config::Config;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use pki::{Authority, Directory, Issued, Names, Profile, TokenKeys, kubeconfig};
 
-/// Where this machine stands in the cluster.
+use crate::addresses;
+
+/// This machine as a node.
+#[derive(Clone, Debug)]
+pub(crate) struct NodePlace {
+    pub(crate) name: String,
+    pub(crate) ip: IpAddr,
+}
+
+/// Where a control plane stands, and the node beside it.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    pub(crate) node_name: String,
-    pub(crate) node_ip: IpAddr,
+    pub(crate) node: NodePlace,
     /// Where others reach the API server.
     pub(crate) advertised: SocketAddr,
     /// The first address of the Service range: the `kubernetes` Service.
@@ -26,16 +34,15 @@ impl Place {
     /// # Errors
     /// When the machine has no address, or the configuration no room for Services.
     pub(crate) fn of(config: &Config) -> anyhow::Result<Self> {
-        let node_ip = match config.node.ip {
+        let ip = match config.node.ip {
             Some(ip) => ip,
-            None => routed_address().ok_or_else(|| {
+            None => addresses::outward().ok_or_else(|| {
                 anyhow!("this machine has no address besides loopback; set node.ip in the configuration")
             })?,
         };
-        let advertised = config.server.advertise_address.unwrap_or(node_ip);
+        let advertised = config.server.advertise_address.unwrap_or(ip);
         Ok(Self {
-            node_name: node_name(config)?,
-            node_ip,
+            node: NodePlace { name: node_name(config)?, ip },
             advertised: SocketAddr::new(advertised, config.server.port),
             service_ip: first_address(&config.network.service_cidr)?,
         })
@@ -46,7 +53,9 @@ impl Place {
     }
 }
 
-fn node_name(config: &Config) -> anyhow::Result<String> {
+/// # Errors
+/// When the machine has no name.
+pub(crate) fn node_name(config: &Config) -> anyhow::Result<String> {
     if let Some(name) = &config.node.name {
         return Ok(name.clone());
     }
@@ -59,16 +68,6 @@ fn first_address(range: &IpNet) -> anyhow::Result<IpAddr> {
     range.hosts().next().ok_or_else(|| anyhow!("network.serviceCIDR {range} holds no address"))
 }
 
-/// The address from which packets to the outside leave, which on machines with several networks is the one that
-/// others reach. No packet is sent.
-fn routed_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    // An address of the documentation range (RFC 5737): only the route to it is asked for.
-    socket.connect("203.0.113.1:9").ok()?;
-    let ip = socket.local_addr().ok()?.ip();
-    (!ip.is_unspecified() && !ip.is_loopback()).then_some(ip)
-}
-
 /// The cluster's authority and the certificates of this process.
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -79,14 +78,13 @@ pub(crate) struct Identity {
     pub(crate) api_server: Issued,
     /// With which the API server calls kubelets.
     pub(crate) kubelet_client: Issued,
-    pub(crate) kubelet_serving: Issued,
 }
 
 /// The certificates that are shown to others, which are renewed while they are in use.
 pub(crate) fn api_server_profile(config: &Config, place: &Place) -> Profile {
     let mut extra = vec![
-        place.node_name.clone(),
-        place.node_ip.to_string(),
+        place.node.name.clone(),
+        place.node.ip.to_string(),
         place.advertised.ip().to_string(),
         place.service_ip.to_string(),
     ];
@@ -94,9 +92,9 @@ pub(crate) fn api_server_profile(config: &Config, place: &Place) -> Profile {
     Profile::ApiServer { names: Names::api_server(&config.kubelet.cluster_domain, &extra) }
 }
 
-pub(crate) fn kubelet_serving_profile(place: &Place) -> Profile {
-    let names = Names::from_texts(&[place.node_name.clone(), place.node_ip.to_string()]);
-    Profile::KubeletServing { node: place.node_name.clone(), names }
+pub(crate) fn kubelet_serving_profile(place: &NodePlace) -> Profile {
+    let names = Names::from_texts(&[place.name.clone(), place.ip.to_string()]);
+    Profile::KubeletServing { node: place.name.clone(), names }
 }
 
 impl Identity {
@@ -106,10 +104,16 @@ impl Identity {
     /// Which file cannot be used, why, and what mends it.
     pub(crate) fn ensure(config: &Config, place: &Place) -> anyhow::Result<Self> {
         let now = Timestamp::now();
+        if let Some(member) = join::Paths::of(&config.state_dir).member()? {
+            bail!(
+                "this machine has joined another cluster as node {:?}; `coracle reset --yes` leaves it, \
+                 another stateDir in the configuration keeps both apart",
+                member.node_name
+            );
+        }
         let directory = Directory::open(&config.state_dir.join("pki"), now)?;
         let api_server = directory.ensure(&api_server_profile(config, place), now)?;
         let kubelet_client = directory.ensure(&Profile::ApiServerKubeletClient, now)?;
-        let kubelet_serving = directory.ensure(&kubelet_serving_profile(place), now)?;
         let admin = directory.ensure(&Profile::Admin, now)?;
         let text = admin_kubeconfig(&directory, &admin, &place.api_url());
         let file = config.admin_kubeconfig();
@@ -123,7 +127,6 @@ impl Identity {
             signer: Arc::new(signer),
             api_server,
             kubelet_client,
-            kubelet_serving,
         })
     }
 }

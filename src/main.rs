@@ -2,12 +2,15 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
+mod addresses;
 mod allocator;
 mod certificates;
 mod command;
 mod control_plane;
 mod identity;
+mod joining;
 mod logging;
+mod membership;
 mod node;
 mod person;
 mod reset;
@@ -19,6 +22,8 @@ use anyhow::Context;
 use clap::Parser;
 use command::{Command, CommandLine, Common};
 use config::{Config, ConfigError};
+use join::Paths;
+use person::Role;
 use tokio::signal::unix::{SignalKind, signal};
 
 const DEFAULT_CONFIG: &str = "/etc/coracle/config.yaml";
@@ -57,12 +62,32 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(common) => {
             let config = load(&common)?;
-            if !person::machine_is_ready(&config) {
+            if !person::machine_is_ready(&config, Role::Up) {
                 return Ok(ExitCode::FAILURE);
             }
             logging::start(&config.logging)?;
             wiring::up(config, stop_signal()?).await?;
         }
+        Command::Server(common) => {
+            let config = load(&common)?;
+            if !person::machine_is_ready(&config, Role::Server) {
+                return Ok(ExitCode::FAILURE);
+            }
+            logging::start(&config.logging)?;
+            wiring::server(config, stop_signal()?).await?;
+        }
+        Command::Node(common) => return run_node(&common).await,
+        Command::Join(asked) => {
+            let config = load(&asked.common)?;
+            // Asked before the cluster is: a machine that cannot run pods would only be half a node.
+            if !asked.no_start && !person::machine_is_ready(&config, Role::Node) {
+                return Ok(ExitCode::FAILURE);
+            }
+            if joining::join(&asked, &config).await? == joining::Next::Run {
+                return run_node(&asked.common).await;
+            }
+        }
+        Command::Token(asked) => joining::token(&asked).await?,
         Command::Status(asked) => return person::status(asked).await,
         Command::Why(asked) => person::why(asked).await?,
         Command::Doctor(asked) => return person::doctor(&asked),
@@ -75,12 +100,33 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The configuration that was named, or the machine's, or the defaults.
+async fn run_node(common: &Common) -> anyhow::Result<ExitCode> {
+    let config = load(common)?;
+    if !person::machine_is_ready(&config, Role::Node) {
+        return Ok(ExitCode::FAILURE);
+    }
+    logging::start(&config.logging)?;
+    wiring::node(config, stop_signal()?).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The configuration that was named, or the machine's, or the defaults; below it, on a machine that has joined a
+/// cluster, what that cluster says.
 fn load(common: &Common) -> Result<Config, ConfigError> {
-    match &common.config {
-        Some(file) => Config::load(file),
-        None if Path::new(DEFAULT_CONFIG).exists() => Config::load(Path::new(DEFAULT_CONFIG)),
-        None => Ok(Config::default()),
+    let default = Path::new(DEFAULT_CONFIG);
+    let file = common.config.as_deref().or_else(|| default.exists().then_some(default));
+    let own = match file {
+        Some(file) => Config::load(file)?,
+        None => Config::default(),
+    };
+    let joined = Paths::of(&own.state_dir).joined;
+    if !joined.exists() {
+        return Ok(own);
+    }
+    let below = Config::load(&joined)?;
+    match file {
+        Some(file) => below.load_over(file),
+        None => Ok(below),
     }
 }
 

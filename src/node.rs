@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use client::{Client, Recorder, Selector, Store};
+use client::{Client, Recorder, Store};
 use config::{Config, NetworkProvider};
 use k8s_openapi::api::core::v1::Service;
 use kubelet::{
@@ -17,13 +17,13 @@ use lifecycle::{BoxError, Scope};
 use network::ProviderConfig;
 use tracing::warn;
 
-use crate::identity::Place;
+use crate::identity::NodePlace;
 
 /// What the kubelet is told.
-pub(crate) fn kubelet_config(config: &Config, place: &Place) -> KubeletConfig {
+pub(crate) fn kubelet_config(config: &Config, place: &NodePlace) -> KubeletConfig {
     let kubelet = &config.kubelet;
     KubeletConfig {
-        node_ips: vec![place.node_ip],
+        node_ips: vec![place.ip],
         root_dir: kubelet.root_dir.clone(),
         pod_logs_dir: kubelet.pod_logs_dir.clone(),
         runtime_endpoint: config.runtime.endpoint.clone(),
@@ -36,15 +36,15 @@ pub(crate) fn kubelet_config(config: &Config, place: &Place) -> KubeletConfig {
         node_labels: config.node.labels.clone(),
         server_address: IpAddr::from([0, 0, 0, 0]),
         server_port: kubelet.port,
-        ..KubeletConfig::new(&place.node_name)
+        ..KubeletConfig::new(&place.name)
     }
 }
 
 /// What the network is told.
-pub(crate) fn network_config(config: &Config, place: &Place) -> network::Config {
+pub(crate) fn network_config(config: &Config, place: &NodePlace) -> network::Config {
     let network = &config.network;
     network::Config {
-        node_name: place.node_name.clone(),
+        node_name: place.name.clone(),
         state_dir: config.state_dir.clone(),
         run_dir: config.run_dir.clone(),
         provider: match &network.provider {
@@ -112,10 +112,8 @@ async fn serve(
 /// Runs the pod network until `scope` is cancelled.
 pub(crate) async fn run_network(
     config: network::Config,
-    client: Client,
+    nodes: network::Nodes,
     scope: Scope,
 ) -> Result<(), BoxError> {
-    let own = Selector::fields(format!("metadata.name={}", config.node_name));
-    let nodes = client::reflect(&client, own, &scope);
     Ok(network::run(config, nodes, scope).await?)
 }

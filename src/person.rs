@@ -1,7 +1,11 @@
 //! The commands that a person types: each asks, and prints.
 #![expect(clippy::print_stdout, reason = "printing is what these commands are for")]
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::CommandFactory;
@@ -12,12 +16,13 @@ use jiff::Timestamp;
 use lifecycle::Scope;
 
 use crate::{
+    addresses,
     command::{Apply, CommandLine, Common, Connection, Doctor, Status, Why},
     load,
 };
 
 /// A client of the cluster that the arguments name. Its tasks end with the process.
-fn connect(connection: &Connection) -> anyhow::Result<Client> {
+pub(crate) fn connect(connection: &Connection) -> anyhow::Result<Client> {
     let file = match (&connection.kubeconfig, &connection.common.config) {
         // A configuration that was named is meant, whatever the environment says.
         (Some(file), None) => file.clone(),
@@ -54,16 +59,41 @@ pub(crate) async fn why(asked: Why) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a machine is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Up,
+    Server,
+    Node,
+}
+
+impl Role {
+    fn serves(self) -> bool {
+        self != Self::Node
+    }
+
+    fn runs_pods(self, config: &Config) -> bool {
+        self != Self::Server && config.components.kubelet
+    }
+}
+
 pub(crate) fn doctor(asked: &Doctor) -> anyhow::Result<ExitCode> {
     let config = load(&asked.common)?;
-    let findings = doctor::examine(&doctor::observe(&questions(&config)));
+    let joined = join::Paths::of(&config.state_dir).kubeconfig.exists();
+    let role = if joined { Role::Node } else { Role::Up };
+    let findings = doctor::examine(&doctor::observe(&questions(&config, role)));
     print!("{}", doctor::Screen { findings: &findings, quiet: asked.quiet });
     Ok(if doctor::is_broken(&findings) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// What `coracle doctor` would call broken, told on standard error: nothing is started on such a machine.
-pub(crate) fn machine_is_ready(config: &Config) -> bool {
-    let findings = doctor::examine(&doctor::observe(&questions(config)));
+pub(crate) fn machine_is_ready(config: &Config, role: Role) -> bool {
+    let mut questions = questions(config, role);
+    if config.state_dir.join("store").exists() || role == Role::Node {
+        // A cluster that is there already is not stopped by a route that came later.
+        questions.overlaps.clear();
+    }
+    let findings = doctor::examine(&doctor::observe(&questions));
     let broken = doctor::is_broken(&findings);
     if broken {
         eprint!("{}", doctor::Screen { findings: &findings, quiet: true });
@@ -72,13 +102,23 @@ pub(crate) fn machine_is_ready(config: &Config) -> bool {
     !broken
 }
 
-fn questions(config: &Config) -> doctor::Questions {
+fn questions(config: &Config, role: Role) -> doctor::Questions {
     let bind = config.server.bind_address;
+    let mut ports = Vec::new();
+    if role.serves() {
+        ports.push((bind, config.server.port).into());
+    }
+    if role.runs_pods(config) {
+        ports.push((IpAddr::V4(Ipv4Addr::UNSPECIFIED), config.kubelet.port).into());
+    }
+    let overlaps = addresses::taken(config).unwrap_or_default();
     doctor::Questions {
+        runs_pods: role.runs_pods(config),
         runtime_socket: config.runtime.socket().to_path_buf(),
         state_dir: config.state_dir.clone(),
-        ports: vec![(bind, config.server.port).into(), (bind, config.kubelet.port).into()],
+        ports,
         node_ip: config.node.ip,
+        overlaps: overlaps.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -12,7 +12,7 @@ use config::Config;
 use lifecycle::Chain;
 
 use crate::{
-    identity::{self, Place},
+    identity::{self, NodePlace},
     node,
 };
 
@@ -33,9 +33,8 @@ pub(crate) async fn reset(config: &Config, really: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     // Nothing that is removed depends on the node's address, which a machine without network does not have.
-    let mut addressed = config.clone();
-    addressed.node.ip.get_or_insert(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let place = Place::of(&addressed)?;
+    let ip = config.node.ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let place = NodePlace { name: identity::node_name(config)?, ip };
     let mut failed = Vec::new();
     // Pods first: taking their network down needs the network's own files.
     let pods = kubelet::reset::reset(&node::kubelet_config(config, &place)).await;
@@ -60,7 +59,8 @@ pub(crate) async fn reset(config: &Config, really: bool) -> anyhow::Result<()> {
         Ok(()) => println!("removed the rules of Services"),
         Err(error) => failed.push(Chain(&error).to_string()),
     }
-    for name in ["store", "pki", "network", "admin.kubeconfig"] {
+    // The kubeconfig of a node first: without it, the machine has left its cluster.
+    for name in ["node.kubeconfig", "joined.yaml", "store", "pki", "network", "admin.kubeconfig"] {
         match remove(&config.state_dir.join(name)) {
             Ok(()) => {}
             Err(error) => failed.push(format!("remove {}: {error}", config.state_dir.join(name).display())),

@@ -1,19 +1,29 @@
 //! Builds every component, in start order: the table of contents of the process.
+//!
+//! ```text
+//!   coracle server ── start_server: store, API server, read cache, controllers, scheduler, certificates
+//!   coracle node   ── connection ─▶ start_node: proxy, network, kubelet
+//!   coracle up     ── start_server ── memory ─▶ start_node
+//! ```
 
 use std::sync::Arc;
 
-use client::{Cache, Client, Recorder};
+use client::{Cache, Client, Reconnect, Recorder, Selector};
 use config::Config;
+use join::{ClientRotation, ServingRotation};
+use k8s_openapi::api::core::v1::Node;
 use lifecycle::{OnFailure, Scope, Supervisor};
 use netlink::nft::Family;
+use network::Nodes;
 use pki::{Directory, Profile, tls::Serving};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::{
     certificates::{self, Shown},
-    control_plane::{self, Clients, ControlPlane},
-    identity::{self, Identity, Place},
+    control_plane::{self, Clients, ControlPlane, Credentials},
+    identity::{self, Identity, NodePlace, Place},
+    membership::Membership,
     node,
 };
 
@@ -22,36 +32,117 @@ use crate::{
 /// # Errors
 /// What could not be started, or which component failed for good.
 pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    // Before anything else is touched: two processes on one state would be told apart by this.
-    let listener = TcpListener::from_std(identity::listen(&config)?)?;
-    let place = Place::of(&config)?;
-    let identity = Identity::ensure(&config, &place)?;
-    info!(node = place.node_name, ip = %place.node_ip, version = env!("CARGO_PKG_VERSION"), "coracle starts");
     let mut supervisor = Supervisor::new();
+    let server = start_server(&config, &mut supervisor).await?;
+    let node = server.place.node.clone();
+    let profile = identity::kubelet_serving_profile(&node);
+    let serving = Serving::new(&server.directory.ensure(&profile, jiff::Timestamp::now())?)?;
+    let authority = server.directory.authority().certificate();
+    let cluster = Cluster {
+        client: server.clients.node(&node.name),
+        nodes: Nodes { own: server.reads.store(), all: server.reads.store() },
+        reads: server.reads,
+        tls: Arc::new(pki::tls::server(Arc::clone(&serving), authority)?),
+        place: node,
+    };
+    start_node(&config, cluster, &mut supervisor);
+    let shown = vec![Shown { profile, serving }];
+    start_renewals(&mut supervisor, "node certificates", Arc::clone(&server.directory), shown);
+    run(supervisor, stop).await
+}
+
+/// `coracle server`: the control plane alone.
+///
+/// # Errors
+/// As [`up`].
+pub(crate) async fn server(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let mut supervisor = Supervisor::new();
+    start_server(&config, &mut supervisor).await?;
+    run(supervisor, stop).await
+}
+
+/// `coracle node`: the node agent alone, against an API server somewhere else.
+///
+/// # Errors
+/// That this machine has not joined a cluster, or as [`up`].
+pub(crate) async fn node(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let member = Membership::open(&config)?;
+    let place = member.place.clone();
+    info!(
+        node = place.name, ip = %place.ip, server = %member.endpoint.server, version = env!("CARGO_PKG_VERSION"),
+        "coracle node starts"
+    );
+    let mut supervisor = Supervisor::new();
+    // One connection for everything: watches, writes, reviews.
+    let connection = Scope::root("connection");
+    supervisor.adopt("connection", connection.clone());
+    let (client, reconnect) = client::connect(member.endpoint.clone(), &connection)?;
+    let reads = Scope::root("read cache");
+    supervisor.adopt("read cache", reads.clone());
+    let own =
+        client::reflect::<Node>(&client, Selector::fields(format!("metadata.name={}", place.name)), &reads);
+    let reads = Cache::new(client.clone(), &reads);
+    let serving = Serving::new(&member.serving()?)?;
+    let cluster = Cluster {
+        client: client.clone(),
+        nodes: Nodes { own, all: reads.store() },
+        reads,
+        tls: Arc::new(pki::tls::server_trusting(Arc::clone(&serving), &member.authorities)?),
+        place,
+    };
+    start_node(&config, cluster, &mut supervisor);
+    start_rotation(&config, &member, (client, reconnect), serving, &mut supervisor);
+    run(supervisor, stop).await
+}
+
+async fn run(supervisor: Supervisor, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    tell_service_manager();
+    supervisor.run_until(stop).await?;
+    info!("coracle has stopped");
+    Ok(())
+}
+
+/// A control plane that runs.
+struct RunningServer {
+    place: Place,
+    directory: Arc<Directory>,
+    clients: Clients,
+    /// One read cache for all controllers, the scheduler, and the node in the same process.
+    reads: Cache,
+}
+
+async fn start_server(config: &Config, supervisor: &mut Supervisor) -> anyhow::Result<RunningServer> {
+    // Before anything else is touched: two processes on one state would be told apart by this.
+    let listener = TcpListener::from_std(identity::listen(config)?)?;
+    let place = Place::of(config)?;
+    let identity = Identity::ensure(config, &place)?;
+    info!(node = place.node.name, ip = %place.node.ip, version = env!("CARGO_PKG_VERSION"), "coracle starts");
 
     // The store and what reads it: a tree that nothing restarts but a new process.
     let core = Scope::root("store");
     supervisor.adopt("store", core.clone());
     let authority = identity.directory.authority().certificate();
     let calling = Serving::new(&identity.kubelet_client)?;
-    let kubelets = pki::tls::renewable_client(authority, Arc::clone(&calling))?;
-    let control_plane = control_plane::build(&config, &place, identity.tokens, kubelets, &core).await?;
+    let credentials = Credentials {
+        tokens: identity.tokens,
+        kubelets: pki::tls::renewable_client(authority, Arc::clone(&calling))?,
+        authority_pem: authority.to_pem(),
+    };
+    let control_plane = control_plane::build(config, &place, credentials, &core).await?;
     supervisor.start("compaction", OnFailure::Restart, control_plane.compaction());
 
     let serving = Serving::new(&identity.api_server)?;
-    let kubelet_serving = Serving::new(&identity.kubelet_serving)?;
     let tls = Arc::new(pki::tls::server(Arc::clone(&serving), authority)?);
-    let address = identity::api_address(&config);
+    let address = identity::api_address(config);
     let (server, mut first) = (control_plane.server.clone(), Some(listener));
     supervisor.start("apiserver", OnFailure::Restart, move |scope| {
         ControlPlane::serve(server.clone(), first.take(), address, Arc::clone(&tls), scope)
     });
 
-    // One read cache for all controllers, the scheduler and the proxy; each writes as itself.
     let clients = control_plane.clients();
     let reads = Scope::root("read cache");
     supervisor.adopt("read cache", reads.clone());
-    let cache = Cache::new(clients.user("system:kube-controller-manager", &[]), &reads);
+    let reads = Cache::new(clients.user("system:kube-controller-manager", &[]), &reads);
     if config.components.controllers {
         let settings = controllers::Config {
             cluster_cidrs: vec![config.network.pod_cidr.to_string()],
@@ -59,45 +150,51 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
             root_ca_pem: Some(authority.to_pem()),
             ..controllers::Config::default()
         };
-        start_controllers(&mut supervisor, settings, clients.clone(), cache.clone());
+        start_controllers(supervisor, settings, clients.clone(), reads.clone());
     }
     if config.components.scheduler {
-        start_scheduler(&mut supervisor, clients.user("system:kube-scheduler", &[]), cache.clone());
+        start_scheduler(supervisor, clients.user("system:kube-scheduler", &[]), reads.clone());
     }
+    let shown = vec![
+        Shown { profile: identity::api_server_profile(config, &place), serving },
+        Shown { profile: Profile::ApiServerKubeletClient, serving: calling },
+    ];
+    start_renewals(supervisor, "certificates", Arc::clone(&identity.directory), shown);
+    Ok(RunningServer { place, directory: identity.directory, clients, reads })
+}
+
+/// The cluster as a node reaches it, through memory or over a connection.
+struct Cluster {
+    place: NodePlace,
+    /// As the node.
+    client: Client,
+    /// Services and EndpointSlices.
+    reads: Cache,
+    nodes: Nodes,
+    /// How the kubelet's own server shows itself, and whom it knows.
+    tls: Arc<rustls::ServerConfig>,
+}
+
+fn start_node(config: &Config, cluster: Cluster, supervisor: &mut Supervisor) {
+    let Cluster { place, client, reads, nodes, tls } = cluster;
     if config.components.proxy {
         let settings = proxy::Config {
-            node_name: place.node_name.clone(),
+            node_name: place.name.clone(),
             pod_ranges: vec![config.network.pod_cidr],
             families: vec![Family::Ip],
         };
-        start_proxy(&mut supervisor, settings, cache.clone());
+        start_proxy(supervisor, settings, reads.clone());
     }
-
     if config.components.kubelet {
         // The network first: the kubelet ends no pod that the network could not take down.
-        let (settings, client) = (node::network_config(&config, &place), clients.node(&place.node_name));
+        let settings = node::network_config(config, &place);
         supervisor.start("network", OnFailure::Restart, move |scope| {
-            node::run_network(settings.clone(), client.clone(), scope)
+            node::run_network(settings.clone(), nodes.clone(), scope)
         });
-        let agent = node::Agent {
-            settings: node::kubelet_config(&config, &place),
-            client: clients.node(&place.node_name),
-            services: cache.store(),
-            tls: Arc::new(pki::tls::server(Arc::clone(&kubelet_serving), authority)?),
-        };
+        let settings = node::kubelet_config(config, &place);
+        let agent = node::Agent { settings, client, services: reads.store(), tls };
         supervisor.start("kubelet", OnFailure::Restart, move |scope| node::run_kubelet(agent.clone(), scope));
     }
-
-    let shown = vec![
-        Shown { profile: identity::api_server_profile(&config, &place), serving },
-        Shown { profile: identity::kubelet_serving_profile(&place), serving: kubelet_serving },
-        Shown { profile: Profile::ApiServerKubeletClient, serving: calling },
-    ];
-    start_renewals(&mut supervisor, Arc::clone(&identity.directory), shown);
-    tell_service_manager();
-    supervisor.run_until(stop).await?;
-    info!("coracle has stopped");
-    Ok(())
 }
 
 /// Says READY=1 to systemd, if it started us. Whether it heard makes no difference here.
@@ -107,10 +204,71 @@ fn tell_service_manager() {
     }
 }
 
-fn start_renewals(supervisor: &mut Supervisor, directory: Arc<Directory>, shown: Vec<Shown>) {
-    supervisor.start("certificates", OnFailure::Restart, move |scope| {
+/// Certificates that this process signs for itself.
+fn start_renewals(
+    supervisor: &mut Supervisor,
+    name: &'static str,
+    directory: Arc<Directory>,
+    shown: Vec<Shown>,
+) {
+    supervisor.start(name, OnFailure::Restart, move |scope| {
         certificates::renew(Arc::clone(&directory), shown.clone(), scope)
     });
+}
+
+/// Certificates that this node asks its cluster for.
+fn start_rotation(
+    config: &Config,
+    member: &Membership,
+    (client, reconnect): (Client, Reconnect),
+    serving: Arc<Serving>,
+    supervisor: &mut Supervisor,
+) {
+    let node_name = member.place.name.clone();
+    let seconds = config.node.certificate_life.map(|life| i32::try_from(life.as_secs()).unwrap_or(i32::MAX));
+    let asking = client.clone();
+    supervisor.start("access", OnFailure::Restart, move |scope| {
+        let asking = asking.clone();
+        async move {
+            join::watch_access(asking, scope).await;
+            Ok(())
+        }
+    });
+    match member.client_file.clone() {
+        Some(file) => {
+            let rotation = ClientRotation {
+                node_name: node_name.clone(),
+                file,
+                client: client.clone(),
+                reconnect,
+                expiration_seconds: seconds,
+            };
+            supervisor.start("client certificate", OnFailure::Restart, move |scope| {
+                let rotation = rotation.clone();
+                async move {
+                    join::rotate_client(rotation, scope).await;
+                    Ok(())
+                }
+            });
+        }
+        None => info!("the kubeconfig holds its certificate or token itself: whoever wrote it renews it"),
+    }
+    let rotation = ServingRotation {
+        node_name,
+        file: member.serving_file.clone(),
+        client,
+        serving,
+        expiration_seconds: seconds,
+    };
+    if config.components.kubelet {
+        supervisor.start("serving certificate", OnFailure::Restart, move |scope| {
+            let rotation = rotation.clone();
+            async move {
+                join::rotate_serving(rotation, scope).await;
+                Ok(())
+            }
+        });
+    }
 }
 
 fn start_controllers(

@@ -19,6 +19,7 @@ use std::{
     fmt,
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -44,10 +45,14 @@ pub struct Config {
 pub struct Node {
     /// The node's name; the host name where absent.
     pub name: Option<String>,
-    /// The node's address; where absent, the one that routes to the outside.
+    /// The node's address; where absent, the one that routes to the API server, or to the outside where that is here.
     pub ip: Option<IpAddr>,
     /// Labels that the node registers with, besides the well-known ones.
     pub labels: BTreeMap<String, String>,
+    /// By what `coracle node` reaches the API server; where absent, what `coracle join` wrote.
+    pub kubeconfig: Option<PathBuf>,
+    /// How long the certificates that the node asks for should live; where absent, as long as the signer gives.
+    pub certificate_life: Option<Duration>,
 }
 
 /// The API server.
@@ -191,10 +196,7 @@ impl Config {
     /// # Errors
     /// When it cannot be read, or holds mistakes: all of them, in the order of their lines.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let file = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { file: file.clone(), source })?;
-        Self::parse(&file, &text).map_err(ConfigError::Mistakes)
+        Self::default().load_over(path)
     }
 
     /// Parses the text of a configuration; `file` only names it in messages.
@@ -202,7 +204,22 @@ impl Config {
     /// # Errors
     /// All mistakes, in the order of their lines.
     pub fn parse(file: &str, text: &str) -> Result<Self, Mistakes> {
-        read::config(text).map_err(|mistakes| Mistakes { file: file.to_string(), mistakes })
+        Self::default().with(file, text)
+    }
+
+    /// This configuration with what a file says put over it.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_over(&self, path: &Path) -> Result<Self, ConfigError> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { file: file.clone(), source })?;
+        self.with(&file, &text).map_err(ConfigError::Mistakes)
+    }
+
+    fn with(&self, file: &str, text: &str) -> Result<Self, Mistakes> {
+        read::config(text, self).map_err(|mistakes| Mistakes { file: file.to_string(), mistakes })
     }
 }
 

@@ -17,18 +17,19 @@ macro_rules! set {
     };
 }
 
-pub(crate) fn config(text: &str) -> Result<Config, Vec<Mistake>> {
+/// What the document does not say is as in `base`.
+pub(crate) fn config(text: &str, base: &Config) -> Result<Config, Vec<Mistake>> {
     let root = tree::parse(text).map_err(|error| {
         vec![Mistake::new(error.line, String::new(), format!("not valid YAML: {}", error.message))]
     })?;
     let mut mistakes = Vec::new();
-    let config = document(root, &mut mistakes);
+    let config = document(root, base, &mut mistakes);
     mistakes.sort_by_key(|mistake| mistake.line);
     if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
 }
 
-fn document(root: Node, mistakes: &mut Vec<Mistake>) -> Config {
-    let mut config = Config::default();
+fn document(root: Node, base: &Config, mistakes: &mut Vec<Mistake>) -> Config {
+    let mut config = base.clone();
     let mut top = Section::new(String::new(), root, mistakes);
     let line = top.line();
     // The version may be left out while there is only one; a wrong one is told by `choice`.
@@ -50,9 +51,14 @@ fn document(root: Node, mistakes: &mut Vec<Mistake>) -> Config {
 }
 
 fn node(config: &mut Config, mut section: Section<'_>) {
-    config.node.name = section.text("name");
-    config.node.ip = section.parsed("ip", "an IP address");
-    config.node.labels = section.texts("labels").unwrap_or_default().into_iter().collect();
+    let node = &mut config.node;
+    node.name = section.text("name").or(node.name.take());
+    node.ip = section.parsed("ip", "an IP address").or(node.ip);
+    if let Some(labels) = section.texts("labels") {
+        node.labels = labels.into_iter().collect();
+    }
+    node.kubeconfig = section.text("kubeconfig").map(Into::into).or(node.kubeconfig.take());
+    node.certificate_life = section.duration("certificateDuration").or(node.certificate_life);
     section.finish();
 }
 
@@ -60,7 +66,8 @@ fn server(config: &mut Config, mut section: Section<'_>) {
     let server = &mut config.server;
     set!(server.bind_address, section.parsed::<std::net::IpAddr>("bindAddress", "an IP address"));
     set!(server.port, section.number::<u16>("port", 1, 65535));
-    server.advertise_address = section.parsed("advertiseAddress", "an IP address");
+    server.advertise_address =
+        section.parsed("advertiseAddress", "an IP address").or(server.advertise_address);
     set!(server.extra_sans, section.parsed_list::<String>("extraSANs", "a name"));
     section.finish();
 }
@@ -86,7 +93,7 @@ fn network(config: &mut Config, mut section: Section<'_>) {
     if let Some(dirs) = section.parsed_list::<std::path::PathBuf>("cniPluginDirs", "a path") {
         network.cni_plugin_dirs = dirs;
     }
-    network.mtu = section.number("mtu", 576, 65535);
+    network.mtu = section.number("mtu", 576, 65535).or(network.mtu);
     let (pods, services) = (network.pod_cidr, network.service_cidr);
     if pods.contains(&services) || services.contains(&pods) {
         let text =
@@ -105,7 +112,8 @@ fn kubelet(config: &mut Config, mut section: Section<'_>) {
     let kubelet = &mut config.kubelet;
     set!(kubelet.root_dir, section.text("rootDir"));
     set!(kubelet.pod_logs_dir, section.text("podLogsDir"));
-    kubelet.static_pod_path = section.text("staticPodPath").map(Into::into);
+    kubelet.static_pod_path =
+        section.text("staticPodPath").map(Into::into).or(kubelet.static_pod_path.take());
     set!(kubelet.cgroup_root, section.text("cgroupRoot"));
     set!(kubelet.port, section.number::<u16>("port", 1, 65535));
     set!(kubelet.max_pods, section.number::<u32>("maxPods", 1, 10_000));
@@ -162,6 +170,10 @@ mod tests {
 
     use super::*;
 
+    fn config(text: &str) -> Result<Config, Vec<Mistake>> {
+        super::config(text, &Config::default())
+    }
+
     fn mistakes(text: &str) -> Vec<String> {
         let found = config(text).expect_err("a mistake");
         found.iter().map(|m| format!("{}: {}: {}", m.line, m.field, m.text)).collect()
@@ -170,6 +182,22 @@ mod tests {
     #[test]
     fn an_empty_document_of_the_right_kind_is_the_default() {
         assert_eq!(config("kind: CoracleConfiguration\n").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn what_a_document_does_not_say_is_as_in_the_one_below_it() {
+        let kind = "kind: CoracleConfiguration\n";
+        let below = format!(
+            "{kind}node: {{name: b, labels: {{a: x}}}}\nnetwork: {{podCIDR: 10.9.0.0/16, mtu: 1400}}\n"
+        );
+        let below = config(&below).unwrap();
+        assert_eq!(super::config(kind, &below).unwrap(), below);
+        let above = super::config(&format!("{kind}network: {{podCIDR: 10.8.0.0/16}}\n"), &below).unwrap();
+        assert_eq!(above.node, below.node);
+        assert_eq!(
+            (above.network.pod_cidr.to_string(), above.network.mtu),
+            ("10.8.0.0/16".into(), Some(1400))
+        );
     }
 
     #[test]

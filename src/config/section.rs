@@ -1,6 +1,6 @@
 //! Takes fields out of a map of the document, noting every mistake and going on.
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, str::FromStr, time::Duration};
 
 use crate::{
     Mistake,
@@ -145,6 +145,11 @@ impl<'a> Section<'a> {
         number
     }
 
+    /// A length of time in Go's form, such as `8760h` or `10m`.
+    pub(crate) fn duration(&mut self, key: &'static str) -> Option<Duration> {
+        self.parsed::<GoDuration>(key, "a length of time such as 8760h or 10m").map(|found| found.0)
+    }
+
     /// One of a few words.
     pub(crate) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
         let node = self.take(key)?;
@@ -188,6 +193,28 @@ impl<'a> Section<'a> {
     }
 }
 
+/// Hours, minutes and seconds; whole numbers only.
+struct GoDuration(Duration);
+
+impl FromStr for GoDuration {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (mut rest, mut seconds) = (text, 0_u64);
+        for (unit, length) in [('h', 3600), ('m', 60), ('s', 1)] {
+            let Some((number, after)) = rest.split_once(unit) else { continue };
+            let number: u64 = number.parse().map_err(|_| "a whole number and h, m or s, in this order")?;
+            seconds =
+                number.checked_mul(length).and_then(|more| seconds.checked_add(more)).ok_or("too long")?;
+            rest = after;
+        }
+        if !rest.is_empty() || text.is_empty() {
+            return Err("a whole number and h, m or s, in this order");
+        }
+        Ok(Self(Duration::from_secs(seconds)))
+    }
+}
+
 fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
 }
@@ -207,4 +234,20 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[width]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_are_read_as_go_writes_them() {
+        let read = |text: &str| text.parse::<GoDuration>().map(|found| found.0.as_secs());
+        assert_eq!(read("8760h"), Ok(31_536_000));
+        assert_eq!(read("1h30m5s"), Ok(5405));
+        assert_eq!(read("10m"), Ok(600));
+        for wrong in ["", "10", "m", "1.5h", "5m1h", "1d", "99999999999999999999h", "99999999999999999h"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
 }

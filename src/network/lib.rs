@@ -36,4 +36,4 @@ mod turns;
 
 pub use config::{Config, ProviderConfig};
 pub use reset::{Report, reset};
-pub use task::{NetworkError, run};
+pub use task::{NetworkError, Nodes, run};

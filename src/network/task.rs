@@ -49,11 +49,21 @@ pub enum NetworkError {
     Work(#[from] WorkError),
 }
 
-/// Runs the network of this node until the scope ends. `nodes` holds this node, and may hold the others.
+/// The nodes as the network sees them. They may be two: a node may always watch itself, but the others only where the
+/// cluster allows it.
+#[derive(Clone, Debug)]
+pub struct Nodes {
+    /// Holds this node.
+    pub own: Store<Node>,
+    /// Holds the others.
+    pub all: Store<Node>,
+}
+
+/// Runs the network of this node until the scope ends.
 ///
 /// # Errors
 /// When the configuration cannot work: a chain that does not parse, a socket that is taken.
-pub async fn run(config: Config, nodes: Store<Node>, scope: Scope) -> Result<(), NetworkError> {
+pub async fn run(config: Config, nodes: Nodes, scope: Scope) -> Result<(), NetworkError> {
     let config = Arc::new(config);
     let workers = Workers::new(WORKERS);
     // Pods of the time before can be torn down at once, with what was saved then.
@@ -63,7 +73,7 @@ pub async fn run(config: Config, nodes: Store<Node>, scope: Scope) -> Result<(),
     let listener = server::listen(&config.socket())?;
     scope.spawn("cni server", server::serve(listener, provider, workers.clone(), scope.clone()));
 
-    let mut changes = nodes.changes();
+    let (mut own_changes, mut changes) = (nodes.own.changes(), nodes.all.changes());
     let pod_cidrs = if let Saved::BuiltIn(settings) = saved { settings.pod_cidrs } else { Vec::new() };
     let unreachable = Vec::new();
     let mut network = Network { config, workers, offered, pod_cidrs, made: None, seen: None, unreachable };
@@ -78,6 +88,7 @@ pub async fn run(config: Config, nodes: Store<Node>, scope: Scope) -> Result<(),
         // Every arm means the same: look again.
         tokio::select! {
             () = scope.cancelled() => return Ok(()),
+            _ = own_changes.next() => {}
             _ = changes.next() => {}
             () = tokio::time::sleep(patience) => {}
         }
@@ -112,15 +123,15 @@ struct Network {
 }
 
 impl Network {
-    async fn pass(&mut self, nodes: &Store<Node>) -> Result<(), NetworkError> {
-        let Some(wanted) = self.wanted(nodes) else { return Ok(()) };
+    async fn pass(&mut self, nodes: &Nodes) -> Result<(), NetworkError> {
+        let Some(wanted) = self.wanted(&nodes.own) else { return Ok(()) };
         if self.made.as_ref() != Some(&wanted) {
             self.make(wanted).await?;
         }
         self.offer().await?;
         // Before the list is whole, a missing node is an unknown one.
-        if nodes.synced() && self.config.provider == ProviderConfig::BuiltIn {
-            let peers = routes::peers(&nodes.list(), &self.config.node_name);
+        if nodes.all.synced() && self.config.provider == ProviderConfig::BuiltIn {
+            let peers = routes::peers(&nodes.all.list(), &self.config.node_name);
             let plan = self.work(move || routes::sync(&peers)).await?.map_err(NetworkError::Routes)?;
             if !plan.set.is_empty() || !plan.remove.is_empty() {
                 info!(

@@ -13,12 +13,16 @@ use super::plan::{Cgroups, Facts};
 /// What to look for: where the configuration says things are.
 #[derive(Clone, Debug)]
 pub struct Questions {
+    /// Whether pods will run here; a control plane alone needs less.
+    pub runs_pods: bool,
     pub runtime_socket: PathBuf,
     pub state_dir: PathBuf,
     /// Address and ports that must be free; none when coracle itself already runs on them.
     pub ports: Vec<SocketAddr>,
     /// The node's address, where the configuration gives it.
     pub node_ip: Option<IpAddr>,
+    /// Ranges of the cluster that this machine's networks overlap, in words.
+    pub overlaps: Vec<String>,
 }
 
 /// Programs that the container runtime and we start.
@@ -29,6 +33,8 @@ pub fn observe(questions: &Questions) -> Facts {
     let memory = meminfo();
     let disk = disk(&questions.state_dir);
     Facts {
+        runs_pods: questions.runs_pods,
+        overlaps: questions.overlaps.clone(),
         is_root: nix::unistd::geteuid().is_root(),
         runtime_socket: questions.runtime_socket.display().to_string(),
         runtime_error: UnixStream::connect(&questions.runtime_socket).err().map(|error| error.to_string()),

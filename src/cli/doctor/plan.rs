@@ -4,6 +4,10 @@
 /// What was found on the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
+    /// Whether pods will run here.
+    pub runs_pods: bool,
+    /// Ranges of the cluster that this machine's networks overlap, in words.
+    pub overlaps: Vec<String>,
     pub is_root: bool,
     /// The runtime's socket and why it cannot be connected to, if so.
     pub runtime_socket: String,
@@ -58,19 +62,22 @@ type Check = fn(&Facts) -> Outcome;
 
 #[must_use]
 pub fn examine(facts: &Facts) -> Vec<Finding> {
-    let checks: [(&'static str, Check); 10] = [
-        ("user", user),
-        ("programs", programs),
-        ("runtime", runtime),
-        ("cgroups", cgroups),
-        ("overlayfs", overlay),
-        ("nftables", netfilter),
-        ("ports", ports),
-        ("address", address),
-        ("disk", disk),
-        ("memory", memory),
+    let always = true;
+    let checks: [(&'static str, bool, Check); 11] = [
+        ("user", facts.runs_pods, user),
+        ("programs", facts.runs_pods, programs),
+        ("runtime", facts.runs_pods, runtime),
+        ("cgroups", facts.runs_pods, cgroups),
+        ("overlayfs", facts.runs_pods, overlay),
+        ("nftables", facts.runs_pods, netfilter),
+        ("ports", always, ports),
+        ("address", always, address),
+        ("ranges", always, ranges),
+        ("disk", always, disk),
+        ("memory", always, memory),
     ];
-    checks.into_iter().map(|(name, check)| Finding { name, outcome: check(facts) }).collect()
+    let applies = checks.into_iter().filter(|(_, applies, _)| *applies);
+    applies.map(|(name, _, check)| Finding { name, outcome: check(facts) }).collect()
 }
 
 fn well(text: impl Into<String>) -> Outcome {
@@ -173,6 +180,16 @@ fn address(facts: &Facts) -> Outcome {
     }
 }
 
+fn ranges(facts: &Facts) -> Outcome {
+    if facts.overlaps.is_empty() {
+        return well("pods and Services have addresses of their own");
+    }
+    broken(
+        facts.overlaps.join("; "),
+        "set network.podCIDR and network.serviceCIDR to ranges that this machine's networks do not use",
+    )
+}
+
 fn disk(facts: &Facts) -> Outcome {
     match facts.state_free_bytes {
         None => warning(format!("cannot tell the free space of {}", facts.state_dir), "look with df -h"),
@@ -214,6 +231,8 @@ mod tests {
 
     fn healthy() -> Facts {
         Facts {
+            runs_pods: true,
+            overlaps: Vec::new(),
             is_root: true,
             runtime_socket: "/run/c.sock".into(),
             runtime_error: None,
@@ -244,7 +263,9 @@ mod tests {
 
     #[test]
     fn each_broken_fact_is_found_alone() {
-        let cases: [(Facts, &str); 7] = [
+        let overlap = "network.podCIDR 10.244.0.0/16 overlaps the address 10.244.1.1/24 of this machine";
+        let cases: [(Facts, &str); 8] = [
+            (Facts { overlaps: vec![overlap.into()], ..healthy() }, "ranges"),
             (Facts { is_root: false, ..healthy() }, "user"),
             (Facts { programs: vec![("runc", false)], ..healthy() }, "programs"),
             (Facts { runtime_error: Some("No such file".into()), ..healthy() }, "runtime"),
@@ -256,6 +277,12 @@ mod tests {
         for (facts, name) in cases {
             assert_eq!(broken_names(&facts), [name]);
         }
+    }
+
+    #[test]
+    fn a_control_plane_alone_needs_no_runtime() {
+        let facts = Facts { runs_pods: false, runtime_error: Some("No such file".into()), ..healthy() };
+        assert_eq!(broken_names(&facts), Vec::<&str>::new());
     }
 
     #[test]

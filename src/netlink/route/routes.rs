@@ -146,9 +146,18 @@ impl Socket {
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn own_routes(&mut self) -> Result<Vec<Route>, RequestError> {
+        let mut routes = self.all_routes()?;
+        routes.retain(|route| route.ours);
+        Ok(routes)
+    }
+
+    /// The routes of the main table, of both families.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn all_routes(&mut self) -> Result<Vec<Route>, RequestError> {
         let mut routes = self.routes(AddressFamily::Inet)?;
         routes.extend(self.routes(AddressFamily::Inet6)?);
-        routes.retain(|route| route.ours);
         Ok(routes)
     }
 }

@@ -107,7 +107,9 @@ impl Agent {
                         });
                         let client = client::from_service(service);
                         let store = client::Cache::new(client, &own).store::<Node>();
-                        network::run(config, store, own.clone()).await.unwrap();
+                        network::run(config, network::Nodes { own: store.clone(), all: store }, own.clone())
+                            .await
+                            .unwrap();
                         assert!(own.close(DEADLINE).await);
                     });
                 });

@@ -1,0 +1,245 @@
+//! What a machine that has joined keeps: its certificates, what it was told, and a kubeconfig that is written last.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use pki::{Issued, PairError};
+use serde_json::json;
+
+use crate::address::ServerAddress;
+
+const NODE_USER: &str = "system:node:";
+
+/// Where it is kept. The names in `pki/` are upstream's kubelet's.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// Whoever finds this file finds everything else.
+    pub kubeconfig: PathBuf,
+    /// The configuration that the cluster gave: below this machine's own.
+    pub joined: PathBuf,
+    pub client: PathBuf,
+    pub serving: PathBuf,
+}
+
+/// As whom this machine has joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub node_name: String,
+    pub not_after: Timestamp,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    #[error("read {}; it must be readable by the user who runs this", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is no certificate of a node with its key; `coracle reset --yes` and join again", path.display())]
+    Pair {
+        path: PathBuf,
+        #[source]
+        source: PairError,
+    },
+    #[error("{} is the certificate of {name:?}, not of a node; `coracle reset --yes` and join again", path.display())]
+    NoNode { path: PathBuf, name: String },
+    #[error("write {}; the disk may be full or read-only, and nothing was changed", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Paths {
+    /// Everything below the state directory.
+    #[must_use]
+    pub fn of(state_dir: &Path) -> Paths {
+        let pki = state_dir.join("pki");
+        Paths {
+            kubeconfig: state_dir.join("node.kubeconfig"),
+            joined: state_dir.join("joined.yaml"),
+            client: pki.join("kubelet-client-current.pem"),
+            serving: pki.join("kubelet-server-current.pem"),
+        }
+    }
+
+    /// As whom this machine has joined, if it has.
+    ///
+    /// # Errors
+    /// When the files cannot be read, or are not those of a node.
+    pub fn member(&self) -> Result<Option<Member>, FilesError> {
+        if !self.kubeconfig.exists() {
+            return Ok(None);
+        }
+        let Some(issued) = read_pair(&self.client)? else { return Ok(None) };
+        let name = issued.certificate.common_name;
+        let Some(node) = name.strip_prefix(NODE_USER).filter(|node| !node.is_empty()) else {
+            return Err(FilesError::NoNode { path: self.client.clone(), name });
+        };
+        Ok(Some(Member { node_name: node.to_owned(), not_after: issued.certificate.not_after }))
+    }
+
+    /// Makes this machine a member, wholly or not at all.
+    ///
+    /// # Errors
+    /// Which file cannot be written. Then everything is as it was.
+    pub fn write(
+        &self,
+        server: &ServerAddress,
+        authority_pem: &[u8],
+        client: &Issued,
+        joined: &str,
+    ) -> Result<(), FilesError> {
+        let kubeconfig = kubeconfig(server, authority_pem, &client.certificate.common_name);
+        write_all(&[
+            (&self.client, client.to_pem().as_bytes()),
+            (&self.joined, joined.as_bytes()),
+            (&self.kubeconfig, kubeconfig.as_bytes()),
+        ])
+    }
+}
+
+/// A certificate and its key from one file; none if the file is not there.
+pub(crate) fn read_pair(path: &Path) -> Result<Option<Issued>, FilesError> {
+    let pem = match fs::read(path) {
+        Ok(pem) => pem,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(FilesError::Read { path: path.to_owned(), source }),
+    };
+    Issued::from_pem(&pem).map(Some).map_err(|source| FilesError::Pair { path: path.to_owned(), source })
+}
+
+/// Writes every file beside its place, and moves them there only once all are whole.
+fn write_all(files: &[(&Path, &[u8])]) -> Result<(), FilesError> {
+    let mut beside: Vec<PathBuf> = Vec::new();
+    let written = files.iter().try_for_each(|(path, bytes)| {
+        let new = with_suffix(path);
+        beside.push(new.clone());
+        let write = || -> io::Result<()> {
+            let parent = path.parent().unwrap_or(Path::new("/"));
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+            let mut file =
+                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        write().map_err(|source| FilesError::Write { path: (*path).to_owned(), source })
+    });
+    let moved = written.and_then(|()| {
+        files.iter().zip(&beside).try_for_each(|((path, _), new)| {
+            let parent = path.parent().unwrap_or(Path::new("/"));
+            fs::rename(new, path)
+                .and_then(|()| fs::File::open(parent)?.sync_all())
+                .map_err(|source| FilesError::Write { path: (*path).to_owned(), source })
+        })
+    });
+    if moved.is_err() {
+        // The last of them makes the membership, and it is not there: the others mean nothing.
+        for new in &beside {
+            drop(fs::remove_file(new));
+        }
+    }
+    moved
+}
+
+fn with_suffix(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+/// The kubeconfig of a node: the authority in it, its certificate beside it, where renewals replace it.
+fn kubeconfig(server: &ServerAddress, authority_pem: &[u8], user: &str) -> String {
+    let (server, user) = (json!(server.url()), json!(user));
+    format!(
+        "apiVersion: v1
+kind: Config
+clusters:
+- name: cluster
+  cluster:
+    certificate-authority-data: {}
+    server: {server}
+users:
+- name: {user}
+  user:
+    client-certificate: pki/kubelet-client-current.pem
+    client-key: pki/kubelet-client-current.pem
+contexts:
+- name: cluster
+  context:
+    cluster: cluster
+    user: {user}
+current-context: cluster
+",
+        STANDARD.encode(authority_pem)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use client::Kubeconfig;
+    use pki::{Authority, Key, Profile};
+
+    use super::*;
+
+    fn issued() -> Issued {
+        let now = "2026-11-21T10:00:00Z".parse().unwrap();
+        let authority = Authority::self_signed("kubernetes", Key::generate().unwrap(), now).unwrap();
+        authority.issue(&Profile::KubeletClient { node: "b".into() }, now).unwrap()
+    }
+
+    fn server() -> ServerAddress {
+        "192.0.2.1:6443".parse().unwrap()
+    }
+
+    #[test]
+    fn a_member_is_known_by_its_files_and_they_are_its_own() {
+        let state = tempfile::tempdir().unwrap();
+        let paths = Paths::of(state.path());
+        assert_eq!(paths.member().unwrap(), None);
+        let issued = issued();
+        paths.write(&server(), b"CA", &issued, "kind: CoracleConfiguration\n").unwrap();
+        let member = paths.member().unwrap().unwrap();
+        assert_eq!((member.node_name.as_str(), member.not_after), ("b", issued.certificate.not_after));
+        for path in [&paths.client, &paths.joined, &paths.kubeconfig] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+        }
+        let endpoint = Kubeconfig::load(&paths.kubeconfig).unwrap().endpoint(None).unwrap();
+        assert_eq!(endpoint.server, "https://192.0.2.1:6443/");
+        assert!(format!("{:?}", endpoint.credentials).contains("kubelet-client-current.pem"));
+    }
+
+    #[test]
+    fn a_failure_leaves_nothing_behind() {
+        let state = tempfile::tempdir().unwrap();
+        let paths = Paths::of(state.path());
+        // The last file cannot be written: its name is a directory's.
+        fs::create_dir_all(with_suffix(&paths.kubeconfig)).unwrap();
+        let error = paths.write(&server(), b"CA", &issued(), "").unwrap_err();
+        assert!(error.to_string().contains("node.kubeconfig"), "{error}");
+        for path in [&paths.client, &paths.joined, &paths.kubeconfig] {
+            assert!(!path.exists() && (!with_suffix(path).is_file()), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_somebody_else_is_no_membership() {
+        let state = tempfile::tempdir().unwrap();
+        let paths = Paths::of(state.path());
+        let now = "2026-11-21T10:00:00Z".parse().unwrap();
+        let authority = Authority::self_signed("kubernetes", Key::generate().unwrap(), now).unwrap();
+        let admin = authority.issue(&Profile::Admin, now).unwrap();
+        paths.write(&server(), b"CA", &admin, "").unwrap();
+        assert!(matches!(paths.member(), Err(FilesError::NoNode { .. })));
+    }
+}

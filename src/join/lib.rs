@@ -1,0 +1,41 @@
+//! How a machine becomes a node of a cluster, ours or upstream's, and stays one.
+//!
+//! ```text
+//!   token, CA hash ──discover──▶ cluster-info ──trust.rs (pure)──▶ the authority ──TLS──▶ Discovered
+//!                                                                                            │ enroll
+//!   <state>/node.kubeconfig ◀──files.rs── certificate ◀──request.rs── signing request ◀──────┘
+//!             │
+//!             └──▶ rotation.rs: a new certificate between 70 and 90 % of its life, without dropping a watch
+//! ```
+//!
+//! - `address.rs` reads where the server is; `facts.rs` what the cluster says of its address ranges and DNS.
+//! - `trust.rs` holds every reason not to go on, with its mend.
+//! - [`tokens`] is the other end: what the person at the control plane types.
+//! - `access.rs` asks whether the node may read what its parts need, and says in plain words what is missing.
+//!
+//! Invariants:
+//! - Nothing that an unknown server says is believed before the token has signed it and the authority's key is the one
+//!   that was meant.
+//! - A machine has joined or it has not: the kubeconfig is written last, and a failure leaves nothing behind.
+//! - At most one signing request of a kind waits for its approval at a time.
+
+mod access;
+mod address;
+mod discovery;
+mod enroll;
+mod facts;
+mod files;
+mod request;
+mod rotation;
+pub mod tokens;
+mod trust;
+
+pub use access::{Lacking, watch_access};
+pub use address::{AddressError, ServerAddress};
+pub use discovery::{DiscoverError, Discovered, discover};
+pub use enroll::{EnrollError, enroll};
+pub use facts::ClusterFacts;
+pub use files::{FilesError, Member, Paths};
+pub use request::{Ask, RequestError, obtain};
+pub use rotation::{ClientRotation, ServingRotation, rotate_client, rotate_serving};
+pub use trust::{Clock, Distrust, is_alive};

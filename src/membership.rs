@@ -1,0 +1,116 @@
+//! By what this machine, as a node alone, is known to its cluster: the files of `coracle join`, or a kubeconfig of the
+//! administrator's.
+
+use std::{net::ToSocketAddrs as _, path::PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use client::{Credentials, Endpoint, Kubeconfig, Pem};
+use config::Config;
+use jiff::Timestamp;
+use join::Paths;
+use pki::{Certificate, Issued};
+
+use crate::{
+    addresses,
+    identity::{self, NodePlace},
+};
+
+/// A node of somebody's cluster.
+pub(crate) struct Membership {
+    pub(crate) place: NodePlace,
+    pub(crate) endpoint: Endpoint,
+    /// Who signs the certificates of those who call this node.
+    pub(crate) authorities: Vec<Certificate>,
+    /// The client certificate with its key, where it is one file that can be renewed.
+    pub(crate) client_file: Option<PathBuf>,
+    pub(crate) serving_file: PathBuf,
+}
+
+impl Membership {
+    /// # Errors
+    /// When this machine has not joined, or what it joined by cannot be used.
+    pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
+        let paths = Paths::of(&config.state_dir);
+        let file = config.node.kubeconfig.clone().unwrap_or_else(|| paths.kubeconfig.clone());
+        if !file.exists() {
+            bail!(
+                "this machine has not joined a cluster: there is no {}; run `coracle token create` on the control plane, \
+                 and here the line that it prints",
+                file.display()
+            );
+        }
+        let endpoint = Kubeconfig::load(&file)?.endpoint(None)?;
+        let authorities = match &endpoint.ca {
+            Some(pem) => Certificate::all_from_pem(&read(pem)?)
+                .with_context(|| format!("read the authority in {}", file.display()))?,
+            None => {
+                bail!("{} names no authority; add certificate-authority-data to its cluster", file.display())
+            }
+        };
+        let (certificate, client_file) = match &endpoint.credentials {
+            Credentials::Certificate { certificate, key } => {
+                let own = Certificate::from_pem(&read(certificate)?)
+                    .with_context(|| format!("read the client certificate of {}", file.display()))?;
+                (Some(own), renewable(certificate, key))
+            }
+            Credentials::None | Credentials::Token(_) | Credentials::TokenFile(_) => (None, None),
+        };
+        let name = node_name(config, certificate.as_ref())?;
+        let place = NodePlace { ip: node_ip(config, &endpoint)?, name };
+        let serving_file = paths.serving;
+        Ok(Self { place, endpoint, authorities, client_file, serving_file })
+    }
+
+    /// What the node's server shows: the certificate of the time before, or one that nobody vouches for until the
+    /// cluster has signed one.
+    pub(crate) fn serving(&self) -> anyhow::Result<Issued> {
+        let now = Timestamp::now();
+        let stored = std::fs::read(&self.serving_file).ok().and_then(|pem| Issued::from_pem(&pem).ok());
+        if let Some(issued) = stored.filter(|issued| issued.certificate.not_after > now) {
+            return Ok(issued);
+        }
+        Ok(Issued::provisional(&identity::kubelet_serving_profile(&self.place), now)?)
+    }
+}
+
+fn read(pem: &Pem) -> anyhow::Result<Vec<u8>> {
+    match pem {
+        Pem::Data(data) => Ok(data.clone()),
+        Pem::File(path) => std::fs::read(path).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+fn renewable(certificate: &Pem, key: &Pem) -> Option<PathBuf> {
+    match (certificate, key) {
+        (Pem::File(certificate), Pem::File(key)) if certificate == key => Some(certificate.clone()),
+        _ => None,
+    }
+}
+
+/// The API lets a node write its own object only: the certificate says which that is.
+fn node_name(config: &Config, certificate: Option<&Certificate>) -> anyhow::Result<String> {
+    let certified = certificate.and_then(|own| own.common_name.strip_prefix("system:node:"));
+    match (certified, &config.node.name) {
+        (Some(own), Some(wanted)) if own != wanted => bail!(
+            "this machine has joined as node {own:?}, but node.name in the configuration is {wanted:?}; take node.name out, \
+             or `coracle reset --yes` and join again by the other name"
+        ),
+        (Some(own), _) => Ok(own.to_string()),
+        (None, _) => identity::node_name(config),
+    }
+}
+
+/// The address that routes to the API server, which on machines with several networks is the one that it reaches.
+fn node_ip(config: &Config, endpoint: &Endpoint) -> anyhow::Result<std::net::IpAddr> {
+    if let Some(ip) = config.node.ip {
+        return Ok(ip);
+    }
+    let host = endpoint.server.host().unwrap_or_default().trim_matches(['[', ']']);
+    let port = endpoint.server.port_u16().unwrap_or(443);
+    let resolved =
+        (host, port).to_socket_addrs().with_context(|| format!("resolve the API server's name {host:?}"))?;
+    let found = resolved.into_iter().find_map(addresses::towards).or_else(addresses::outward);
+    found.ok_or_else(|| {
+        anyhow!("no route leads to the API server {host}:{port}; bring the network up, or set node.ip in the configuration")
+    })
+}

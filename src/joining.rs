@@ -189,7 +189,278 @@ pub(crate) async fn token(asked: &Token) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
+
+    use client::{Client, Kubeconfig};
+    use join::{ClientRotation, DiscoverError, Distrust, EnrollError, ServingRotation};
+    use k8s_openapi::api::{
+        authentication::v1::SelfSubjectReview,
+        core::v1::{Node, NodeAddress, NodeCondition, NodeStatus},
+    };
+    use kube::{
+        Api, ResourceExt as _,
+        api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams},
+    };
+    use pki::{
+        BootstrapToken, Directory, Issued, KeyHash, Names, Profile, Request, SigningPolicy, Usages,
+        tls::Serving,
+    };
+
     use super::*;
+    use crate::wiring;
+
+    /// A control plane in this process, on a port of its own, as `coracle server` runs it.
+    struct ControlPlane {
+        scope: Scope,
+        state: tempfile::TempDir,
+        address: ServerAddress,
+        admin: Client,
+    }
+
+    /// Looks again until there is something.
+    async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+        let found = async {
+            loop {
+                if let Some(found) = look().await {
+                    return found;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), found)
+            .await
+            .unwrap_or_else(|_| panic!("not in time: {what}"))
+    }
+
+    impl ControlPlane {
+        async fn start() -> ControlPlane {
+            drop(rustls::crypto::ring::default_provider().install_default());
+            let (scope, state) = (Scope::root("test"), tempfile::tempdir().unwrap());
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let mut config = Config { state_dir: state.path().join("state"), ..Config::default() };
+            config.server.bind_address = [127, 0, 0, 1].into();
+            config.server.port = port;
+            config.node.ip = Some([127, 0, 0, 1].into());
+            config.node.name = Some("a".into());
+            std::fs::create_dir_all(&config.state_dir).unwrap();
+            let (kubeconfig, token) = (config.admin_kubeconfig(), scope.token());
+            scope.spawn("server", async move {
+                wiring::server(config, async move { token.cancelled().await }).await.unwrap();
+            });
+            let admin = eventually("the API answers", async || {
+                let endpoint = Kubeconfig::load(&kubeconfig).ok()?.endpoint(None).ok()?;
+                let client = client::connect(endpoint, &scope).ok()?.0;
+                client.apiserver_version().await.ok().map(|_| client)
+            })
+            .await;
+            let address = ServerAddress { host: "127.0.0.1".into(), port };
+            ControlPlane { scope, state, address, admin }
+        }
+
+        fn directory(&self) -> Directory {
+            Directory::open(&self.state.path().join("state/pki"), Timestamp::now()).unwrap()
+        }
+
+        fn hash(&self) -> KeyHash {
+            KeyHash::of(self.directory().authority().certificate())
+        }
+
+        /// A token that has signed already.
+        async fn token(&self) -> BootstrapToken {
+            let token = tokens::create(&self.admin, None, None, Timestamp::now()).await.unwrap();
+            eventually("the token has signed", async || self.discover(&token).await.ok()).await;
+            token
+        }
+
+        async fn discover(&self, token: &BootstrapToken) -> Result<Discovered, DiscoverError> {
+            join::discover(&self.address, token, &[self.hash()], &self.scope).await
+        }
+
+        async fn stop(self) {
+            self.scope.close(Duration::from_secs(20)).await;
+        }
+    }
+
+    /// A node that has joined: its files, and its own connection.
+    struct Joined {
+        paths: Paths,
+        client: Client,
+        reconnect: client::Reconnect,
+        _state: tempfile::TempDir,
+    }
+
+    impl Joined {
+        async fn new(cluster: &ControlPlane, name: &str) -> Joined {
+            let discovered = cluster.discover(&cluster.token().await).await.unwrap();
+            let issued = join::enroll(&discovered, name, None, |_| {}).await.unwrap();
+            let state = tempfile::tempdir().unwrap();
+            let paths = Paths::of(state.path());
+            paths.write(&discovered.server, &discovered.authority_pem, &issued, "").unwrap();
+            let endpoint = Kubeconfig::load(&paths.kubeconfig).unwrap().endpoint(None).unwrap();
+            let (client, reconnect) = client::connect(endpoint, &cluster.scope).unwrap();
+            Joined { paths, client, reconnect, _state: state }
+        }
+
+        async fn register(&self, name: &str) {
+            let node = Node {
+                metadata: kube::core::ObjectMeta { name: Some(name.into()), ..Default::default() },
+                ..Node::default()
+            };
+            let api: Api<Node> = Api::all(self.client.clone());
+            api.create(&PostParams::default(), &node).await.unwrap();
+            let condition =
+                NodeCondition { type_: "Ready".into(), status: "True".into(), ..NodeCondition::default() };
+            let status = NodeStatus {
+                addresses: Some(vec![NodeAddress {
+                    type_: "InternalIP".into(),
+                    address: "192.0.2.7".into(),
+                }]),
+                conditions: Some(vec![condition]),
+                ..NodeStatus::default()
+            };
+            let patch = Patch::Strategic(json!({"status": status}));
+            api.patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+        }
+
+        /// By which credential the API knows us.
+        async fn credential(&self) -> String {
+            let api: Api<SelfSubjectReview> = Api::all(self.client.clone());
+            let review = api.create(&PostParams::default(), &SelfSubjectReview::default()).await.unwrap();
+            let user = review.status.unwrap().user_info.unwrap();
+            user.extra.unwrap()["authentication.kubernetes.io/credential-id"].join(",")
+        }
+    }
+
+    /// A client certificate of ten seconds, five minutes of which are over.
+    fn nearly_over(cluster: &ControlPlane, node: &str) -> Issued {
+        let key = pki::Key::generate().unwrap();
+        let pem = Request::make(&Profile::KubeletClient { node: node.into() }, &key).unwrap();
+        let request = Request::from_pem(pem.as_bytes()).unwrap();
+        let policy =
+            SigningPolicy { usages: Usages::client(), life: Duration::from_secs(10), now: Timestamp::now() };
+        Issued::of(cluster.directory().authority().sign(&request, &policy).unwrap(), key).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_cluster_is_joined_by_a_token_and_only_by_the_right_one() {
+        let cluster = ControlPlane::start().await;
+        let token = cluster.token().await;
+        let line = tokens::join_line(&cluster.admin, &token).await.unwrap();
+        let expected = format!(
+            "coracle join {} --token {} --ca-cert-hash {}",
+            cluster.address,
+            token.reveal(),
+            cluster.hash()
+        );
+        assert_eq!(line, expected);
+        let stranger = BootstrapToken::generate().unwrap();
+        let refused = cluster.discover(&stranger).await.unwrap_err();
+        assert!(matches!(refused, DiscoverError::Distrust(Distrust::UnknownToken { .. })), "{refused}");
+        let other: KeyHash = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+        let refused = join::discover(&cluster.address, &token, &[other], &cluster.scope).await.unwrap_err();
+        assert!(matches!(refused, DiscoverError::Distrust(Distrust::WrongAuthority { .. })), "{refused}");
+
+        let discovered = cluster.discover(&token).await.unwrap();
+        assert_eq!(discovered.facts.pod_cidrs, ["10.244.0.0/16".parse().unwrap()]);
+        let joined = Joined::new(&cluster, "n1").await;
+        let member = joined.paths.member().unwrap().unwrap();
+        assert_eq!(member.node_name, "n1");
+        joined.register("n1").await;
+        let refused = join::enroll(&discovered, "n1", None, |_| {}).await.unwrap_err();
+        assert!(matches!(refused, EnrollError::Taken { .. }), "{refused}");
+        // A token is for joining: it reads no Secrets, and ends when it is deleted.
+        let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::all(discovered.client.clone());
+        assert!(secrets.list(&Default::default()).await.is_err());
+        tokens::delete(&cluster.admin, token.id()).await.unwrap();
+        eventually("the token's end", async || {
+            let refused = cluster.discover(&token).await.err()?;
+            matches!(refused, DiscoverError::Distrust(Distrust::UnknownToken { .. })).then_some(())
+        })
+        .await;
+        cluster.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn certificates_are_renewed_while_a_watch_runs() {
+        let cluster = ControlPlane::start().await;
+        let joined = Joined::new(&cluster, "n1").await;
+        joined.register("n1").await;
+        let short = nearly_over(&cluster, "n1");
+        pki::write_atomically(&joined.paths.client, short.to_pem().as_bytes(), 0o600).unwrap();
+        joined.reconnect.reconnect().await;
+        let before = joined.credential().await;
+
+        // One watch, opened before: it must not end when the certificate is renewed.
+        let nodes: Api<Node> = Api::all(joined.client.clone());
+        let own = WatchParams::default().fields("metadata.name=n1");
+        let mut events = Box::pin(nodes.watch(&own, "0").await.unwrap());
+        let label = async |value: &str| {
+            let patch = Patch::Merge(json!({"metadata": {"labels": {"turn": value}}}));
+            let all: Api<Node> = Api::all(cluster.admin.clone());
+            all.patch("n1", &PatchParams::default(), &patch).await.unwrap();
+        };
+        label("first").await;
+        let rotation = ClientRotation {
+            node_name: "n1".into(),
+            file: joined.paths.client.clone(),
+            client: joined.client.clone(),
+            reconnect: joined.reconnect.clone(),
+            expiration_seconds: Some(3600),
+        };
+        let scope = cluster.scope.child("rotation");
+        scope.spawn("client", join::rotate_client(rotation, scope.clone()));
+        eventually("new requests show the new certificate", async || {
+            (joined.credential().await != before).then_some(())
+        })
+        .await;
+        let renewed = Issued::from_pem(&std::fs::read(&joined.paths.client).unwrap()).unwrap();
+        let left = renewed.certificate.not_after.duration_since(Timestamp::now()).as_secs();
+        assert!((3500..=3600).contains(&left), "{left}");
+        label("second").await;
+        let seen = async {
+            while let Some(event) = futures_util::StreamExt::next(&mut events).await {
+                match event.unwrap() {
+                    WatchEvent::Added(node) | WatchEvent::Modified(node)
+                        if node.labels().get("turn").is_some_and(|turn| turn == "second") =>
+                    {
+                        return;
+                    }
+                    WatchEvent::Error(error) => panic!("{error:?}"),
+                    _ => {}
+                }
+            }
+            panic!("the watch ended");
+        };
+        tokio::time::timeout(Duration::from_secs(30), seen).await.unwrap();
+        scope.close(Duration::from_secs(5)).await;
+        cluster.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_serving_certificate_has_the_nodes_own_names_and_the_clusters_signature() {
+        let cluster = ControlPlane::start().await;
+        let joined = Joined::new(&cluster, "n1").await;
+        let profile = Profile::KubeletServing { node: "n1".into(), names: Names::from_texts(&["n1"]) };
+        let serving = Serving::new(&Issued::provisional(&profile, Timestamp::now()).unwrap()).unwrap();
+        let file: PathBuf = joined.paths.serving.clone();
+        let rotation = ServingRotation {
+            node_name: "n1".into(),
+            file: file.clone(),
+            client: joined.client.clone(),
+            serving: Arc::clone(&serving),
+            expiration_seconds: None,
+        };
+        let scope = cluster.scope.child("rotation");
+        scope.spawn("serving", join::rotate_serving(rotation, scope.clone()));
+        joined.register("n1").await;
+        let issued =
+            eventually("a serving certificate", async || Issued::from_pem(&std::fs::read(&file).ok()?).ok())
+                .await;
+        assert_eq!(issued.certificate.names, Names::from_texts(&["n1", "192.0.2.7"]));
+        assert!(issued.certificate.is_signed_by(cluster.directory().authority().certificate()));
+        scope.close(Duration::from_secs(5)).await;
+        cluster.stop().await;
+    }
 
     fn asked(ip: Option<&str>) -> Join {
         Join {

@@ -234,15 +234,17 @@ async fn read(
     let strange = |what: String| DiscoverError::NotKubernetes { server: server.clone(), what };
     let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
     let body = body.map_err(|error| strange(error.to_string()))?.to_bytes();
+    // A server of something else may refuse, or have no such page, but does not say so in Kubernetes' form.
+    let is_kubernetes = || {
+        let answer = serde_json::from_slice::<serde_json::Value>(&body).unwrap_or_default();
+        answer["kind"] == "Status" && answer["apiVersion"] == "v1"
+    };
     match status {
         StatusCode::OK => serde_json::from_slice(&body)
             .map(Answer::Found)
             .map_err(|_| strange("it sends something else than a ConfigMap".to_owned())),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(Answer::Forbidden(status)),
-        // A server of something else has no such page either, but does not say so in Kubernetes' form.
-        StatusCode::NOT_FOUND if serde_json::from_slice::<kube::core::Status>(&body).is_ok() => {
-            Ok(Answer::Absent)
-        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if is_kubernetes() => Ok(Answer::Forbidden(status)),
+        StatusCode::NOT_FOUND if is_kubernetes() => Ok(Answer::Absent),
         other => {
             tracing::debug!(token = token.id(), path, "answered {other}");
             Err(strange(format!("HTTP status {other}")))

@@ -1,7 +1,7 @@
 //! Who this machine is: its name and address, and the certificates that prove it.
 
 use std::{
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     sync::Arc,
 };
 
@@ -161,8 +161,19 @@ pub(crate) fn api_address(config: &Config) -> SocketAddr {
     SocketAddr::new(config.server.bind_address, config.server.port)
 }
 
+/// Whether a node agent of this configuration runs, by its port.
+pub(crate) fn agent_runs(config: &Config) -> bool {
+    TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.kubelet.port)).is_err()
+}
+
 /// # Errors
 /// When a process of this configuration serves.
 pub(crate) fn check_not_running(config: &Config) -> anyhow::Result<()> {
+    if agent_runs(config) {
+        bail!(
+            "the kubelet's port {} is taken: `coracle up` or `coracle node` runs (`ss -ltnp` names who has it)",
+            config.kubelet.port
+        );
+    }
     listen(config).map(drop)
 }

@@ -1,7 +1,7 @@
 //! `coracle join` and `coracle token`: what is typed at both ends of a join.
 #![expect(clippy::print_stdout, reason = "printing is what these commands are for")]
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, bail};
 use config::Config;
@@ -28,6 +28,8 @@ pub(crate) enum Next {
     Nothing,
     /// Go on as `coracle node`.
     Run,
+    /// The machine is not ready, and what mends it was told.
+    Mend,
 }
 
 /// # Errors
@@ -39,7 +41,11 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
         None => identity::node_name(config)?,
     };
     if is_member(asked, &paths, &name)? {
-        return start(asked);
+        return start(asked, config);
+    }
+    // Before the cluster is asked: a machine that cannot run pods would only be half a node.
+    if !asked.no_start && !person::machine_is_ready(config, person::Role::Node) {
+        return Ok(Next::Mend);
     }
     if config.state_dir.join("store").exists() {
         bail!(
@@ -64,8 +70,8 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
         "joined as node {name} with address {ip}; certificate until {}",
         issued.certificate.not_after.strftime("%Y-%m-%d %H:%M")
     );
-    scope.close(std::time::Duration::from_secs(1)).await;
-    start(asked)
+    scope.close(Duration::from_secs(1)).await;
+    start(asked, config)
 }
 
 /// Whether there is nothing to do: this machine is that node of that cluster, and may be for longer.
@@ -142,13 +148,17 @@ fn joined_yaml(name: &str, asked: &Join, facts: &ClusterFacts) -> String {
 }
 
 /// Starts the unit where there is one.
-fn start(asked: &Join) -> anyhow::Result<Next> {
+fn start(asked: &Join, config: &Config) -> anyhow::Result<Next> {
     if asked.no_start {
         println!("`coracle node` starts it");
         return Ok(Next::Nothing);
     }
     let installed = UNIT_DIRS.iter().any(|dir| Path::new(dir).join(UNIT).exists());
     if !installed || !Path::new("/run/systemd/system").exists() {
+        if identity::agent_runs(config) {
+            println!("its agent runs already: port {} is taken", config.kubelet.port);
+            return Ok(Next::Nothing);
+        }
         return Ok(Next::Run);
     }
     let run = Command::new("systemctl").args(["enable", "--now", UNIT]).output();
@@ -189,7 +199,7 @@ pub(crate) async fn token(asked: &Token) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
+    use std::{net::TcpListener, path::PathBuf, sync::Arc};
 
     use client::{Client, Kubeconfig};
     use join::{ClientRotation, DiscoverError, Distrust, EnrollError, ServingRotation};

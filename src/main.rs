@@ -78,14 +78,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Node(common) => return run_node(&common).await,
         Command::Join(asked) => {
-            let config = load(&asked.common)?;
-            // Asked before the cluster is: a machine that cannot run pods would only be half a node.
-            if !asked.no_start && !person::machine_is_ready(&config, Role::Node) {
-                return Ok(ExitCode::FAILURE);
-            }
-            if joining::join(&asked, &config).await? == joining::Next::Run {
-                return run_node(&asked.common).await;
-            }
+            return match joining::join(&asked, &load(&asked.common)?).await? {
+                joining::Next::Nothing => Ok(ExitCode::SUCCESS),
+                joining::Next::Run => run_node(&asked.common).await,
+                joining::Next::Mend => Ok(ExitCode::FAILURE),
+            };
         }
         Command::Token(asked) => joining::token(&asked).await?,
         Command::Status(asked) => return person::status(asked).await,

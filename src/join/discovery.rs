@@ -210,7 +210,7 @@ fn open(server: &ServerAddress, endpoint: Endpoint, scope: &Scope) -> Result<Cli
 }
 
 enum Answer {
-    Found(ConfigMap),
+    Found(Box<ConfigMap>),
     Absent,
     /// 401 or 403.
     Forbidden(StatusCode),

@@ -16,6 +16,7 @@ use kube::{
 };
 use pki::{BootstrapError, BootstrapToken, Certificate, KeyHash};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use crate::address::{AddressError, ServerAddress};
 
@@ -127,20 +128,32 @@ struct Cluster {
     certificate_authority_data: String,
 }
 
-/// The line to paste on the machine that joins.
+/// How long the control plane may take to sign by a new token.
+const SIGNING: Duration = Duration::from_secs(5);
+
+/// The line to paste on the machine that joins, once it may be used: when the control plane has signed by the token, or has
+/// had the time to.
 ///
 /// # Errors
 /// When the cluster does not say how it is joined.
 pub async fn join_line(client: &Client, token: &BootstrapToken) -> Result<String, TokensError> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
-    let map = match api.get("cluster-info").await {
-        Ok(map) => map,
-        Err(error) if kind_of(&error) == ErrorKind::NotFound => {
-            return Err(TokensError::NoInfo { what: "it is not there" });
+    let until = Instant::now() + SIGNING;
+    loop {
+        let map = match api.get("cluster-info").await {
+            Ok(map) => map,
+            Err(error) if kind_of(&error) == ErrorKind::NotFound => {
+                return Err(TokensError::NoInfo { what: "it is not there" });
+            }
+            Err(error) => return during(Err(error), "read the ConfigMap", "kube-public/cluster-info"),
+        };
+        let signature = format!("jws-kubeconfig-{}", token.id());
+        let signed = map.data.as_ref().is_some_and(|data| data.contains_key(&signature));
+        if signed || Instant::now() >= until {
+            return line(&map, token);
         }
-        Err(error) => return during(Err(error), "read the ConfigMap", "kube-public/cluster-info"),
-    };
-    line(&map, token)
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn line(map: &ConfigMap, token: &BootstrapToken) -> Result<String, TokensError> {

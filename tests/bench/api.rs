@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     Report,
-    host::Host,
+    hosts::Host,
     inside::{connect, inside, object},
     progress, ready,
     report::results::{Title, Unit},

@@ -16,7 +16,7 @@ use proto::cri::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{host::Host, pods};
+use crate::{hosts::Host, pods};
 
 pub(crate) struct Floor {
     runtime: RuntimeServiceClient<Channel>,

@@ -14,7 +14,7 @@ use lifecycle::Scope;
 use nix::sched::{CloneFlags, setns};
 use serde::de::DeserializeOwned;
 
-use crate::{host::Host, interrupt};
+use crate::{hosts::Host, interrupt};
 
 /// What nothing in a benchmark should ever need.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);

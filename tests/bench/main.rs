@@ -7,9 +7,9 @@
 
 mod api;
 mod floor;
-#[path = "../system/host.rs"]
-#[expect(dead_code, reason = "the system tests ask more of a host")]
-mod host;
+#[path = "../hosts/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the system tests ask more of a host")]
+mod hosts;
 mod inside;
 mod interrupt;
 mod machine;

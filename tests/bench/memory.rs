@@ -12,7 +12,7 @@ use kube::{
 use lifecycle::Scope;
 
 use crate::{
-    host::Host,
+    hosts::Host,
     inside::{connect, eventually, inside},
     interrupt, pods, progress,
     report::results::{Aim, Measurement, Title, Unit},

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::{
     Report,
     floor::{self, Floor},
-    host::Host,
+    hosts::Host,
     inside::{Watcher, connect, eventually, inside, milliseconds, object},
     progress, ready,
     report::results::{Aim, Title, Unit},

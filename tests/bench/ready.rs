@@ -8,7 +8,7 @@ use lifecycle::Scope;
 
 use crate::{
     Report,
-    host::Host,
+    hosts::Host,
     inside::{Watcher, connect, inside, milliseconds},
     memory, progress,
     report::results::{Aim, Title, Unit},

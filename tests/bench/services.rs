@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::{
     Report,
-    host::Host,
+    hosts::Host,
     inside::{DEADLINE, connect, eventually, inside, milliseconds, object},
     pods, progress, ready,
     report::results::{Aim, Title, Unit},

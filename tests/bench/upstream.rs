@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use lifecycle::Scope;
 use pki::{Directory, Names, Profile};
 
-use crate::{host::Host, inside::eventually, progress};
+use crate::{hosts::Host, inside::eventually, progress};
 
 const PORT: u16 = 7443;
 

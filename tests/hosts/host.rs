@@ -1,5 +1,4 @@
-//! A host for tests: a network namespace with an address, a containerd, and `coracle up`.
-//! Everything it starts ends with it, also when the test fails.
+//! One host: a network namespace on a link, a containerd, and a coracle.
 
 use std::{
     env,
@@ -7,6 +6,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -16,6 +16,8 @@ use nix::{
     unistd::Pid,
 };
 use tempfile::TempDir;
+
+use crate::hosts::link::{self, Link};
 
 /// Where `make test` put a program.
 pub(crate) fn tool(variable: &str) -> PathBuf {
@@ -30,36 +32,49 @@ fn repository() -> &'static Path {
 
 pub(crate) struct Host {
     namespace: String,
+    address: String,
     directory: TempDir,
     coracle: Option<Child>,
+    /// Goes after everything that is plugged into it.
+    _link: Arc<Link>,
 }
 
 impl Host {
-    /// The address of the host; the only one besides loopback.
+    /// The address of the first host of a link.
     pub(crate) const ADDRESS: &str = "10.88.0.1";
 
-    /// Makes the namespace and starts containerd with the images. `coracle` is not started yet.
+    /// A host on a link of its own, with the machine's name. Starts containerd with the images; `coracle` is not
+    /// started yet.
     pub(crate) fn new(name: &str) -> Self {
+        Self::plugged(&Link::new(name), name, 1)
+    }
+
+    /// A host on a link that it shares, as a node of this name; `number` is the last part of its address.
+    pub(crate) fn on(link: &Arc<Link>, name: &str, number: u8) -> Self {
+        let host = Self::plugged(link, name, number);
+        let mut config = fs::read_to_string(host.config()).unwrap();
+        config.push_str(&format!("node: {{name: {name}}}\n"));
+        fs::write(host.config(), config).unwrap();
+        host
+    }
+
+    fn plugged(link: &Arc<Link>, name: &str, number: u8) -> Self {
         let namespace = format!("coracle-{name}-{}", std::process::id());
-        let host = Self { namespace, directory: TempDir::with_prefix("coracle-").unwrap(), coracle: None };
-        check(Command::new("ip").args(["netns", "add", &host.namespace]));
-        // A link with an address and a way out is all that a node needs to find; nobody answers behind it.
-        for command in [
-            "ip link set lo up",
-            "ip link add eth0 type veth peer name outside",
-            "ip addr add 10.88.0.1/24 dev eth0",
-            "ip link set eth0 up",
-            "ip link set outside up",
-            "ip route add default via 10.88.0.254",
-        ] {
-            check(host.inside("sh").args(["-c", command]));
-        }
+        let directory = TempDir::with_prefix("coracle-").unwrap();
+        let address = link::address(number);
+        check(Command::new("ip").args(["netns", "add", &namespace]));
+        let host = Self { namespace, address, directory, coracle: None, _link: Arc::clone(link) };
+        link.plug(&host.namespace, number);
         host.runtime("start");
         let config = fs::read_to_string(repository().join("deploy/coracle.yaml")).unwrap();
         let config = config.replace("@STATE@", &host.state()).replace("@RUN@", &host.run());
         let config = config.replace("cgroupRoot: /coracle", &format!("cgroupRoot: /{}", host.namespace));
         fs::write(host.config(), config).unwrap();
         host
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     fn runtime(&self, action: &str) {
@@ -96,17 +111,27 @@ impl Host {
 
     /// Starts `coracle up`; does not wait.
     pub(crate) fn start(&mut self) {
+        self.start_as(&["up"]);
+    }
+
+    /// Starts coracle with these arguments and this host's configuration; does not wait.
+    pub(crate) fn start_as(&mut self, arguments: &[&str]) {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let child = self
-            .inside(tool("CORACLE_BIN"))
-            .args(["up", "--config"])
-            .arg(self.config())
+            .coracle(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
         self.coracle = Some(child);
+    }
+
+    /// coracle with these arguments and this host's configuration.
+    pub(crate) fn coracle(&self, arguments: &[&str]) -> Command {
+        let mut command = self.inside(tool("CORACLE_BIN"));
+        command.args(arguments).arg("--config").arg(self.config());
+        command
     }
 
     fn log(&self) -> PathBuf {
@@ -268,7 +293,7 @@ impl Drop for Host {
 }
 
 #[track_caller]
-fn check(command: &mut Command) {
+pub(super) fn check(command: &mut Command) {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", text(&output));
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{host::Host, resilience::demo};
+use crate::{hosts::Host, resilience::demo};
 
 const CHAIN: &str = include_str!("../../cni/bridge.conflist");
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::host::Host;
+use crate::hosts::Host;
 
 const SECONDS_60: Duration = Duration::from_secs(60);
 

@@ -4,10 +4,12 @@
 //! (`CORACLE_BIN`, `CORACLE_KUBECTL`, `CORACLE_IMAGES`).
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod host;
+#[path = "../hosts/mod.rs"]
+mod hosts;
 
 mod chain;
 mod kubectl;
+mod machines;
 mod outages;
 mod resilience;
 mod up_down;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::host::Host;
+use crate::hosts::Host;
 
 const DEMO: &str = include_str!("../../deploy/demo.yaml");
 const SECONDS_60: Duration = Duration::from_secs(60);
@@ -67,13 +67,13 @@ fn a_second_start_on_a_used_port_says_which() {
     let mut host = Host::new("port");
     host.up();
     let output = host
-        .inside(crate::host::tool("CORACLE_BIN"))
+        .inside(crate::hosts::tool("CORACLE_BIN"))
         .args(["up", "--config"])
         .arg(host.config())
         .output()
         .unwrap();
     assert!(!output.status.success());
-    let said = crate::host::text(&output);
+    let said = crate::hosts::text(&output);
     assert!(said.contains("in use") || said.contains("already runs"), "{said}");
 }
 
@@ -83,7 +83,7 @@ fn a_wrong_configuration_is_refused_with_every_mistake() {
     let file = directory.path().join("config.yaml");
     std::fs::write(&file, "kind: CoracleConfiguration\nserver: {port: 0}\nnetwork: {podCIDR: nonsense}\n")
         .unwrap();
-    let output = std::process::Command::new(crate::host::tool("CORACLE_BIN"))
+    let output = std::process::Command::new(crate::hosts::tool("CORACLE_BIN"))
         .args(["up", "--config"])
         .arg(&file)
         .output()

@@ -2,7 +2,7 @@
 
 use std::{env, process::Command};
 
-use crate::host::text;
+use crate::hosts::text;
 
 /// What must be the same before and after.
 const TRACES: [&str; 10] = [

@@ -1,6 +1,6 @@
 //! The loop over signing requests.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use api::references::object_reference;
 use client::{Cache, Client, ErrorKind, ObjectKey, Recorder, Store, WorkQueue, kind_of};
@@ -31,6 +31,9 @@ use crate::{
     names,
     work::{self, Next, Reconciler, itself},
 };
+
+/// How soon a request is held against its node again.
+const NODE_MAY_FOLLOW: Duration = Duration::from_secs(5);
 
 struct Requests {
     config: Arc<Config>,
@@ -82,10 +85,14 @@ impl Reconciler for Requests {
                     Some(node) if names_are_of(&node, &request) => {
                         let message = "The names and addresses are the node's own.";
                         self.approve(&csr, message).await?;
+                        Ok(Next::OnChange)
                     }
-                    _ => debug!(csr = %key, node, "names of the serving certificate are not the node's"),
+                    _ => {
+                        debug!(csr = %key, node, "names of the serving certificate are not the node's");
+                        // The node may have told its addresses just before: its watch is another one than this.
+                        Ok(Next::After(NODE_MAY_FOLLOW))
+                    }
                 }
-                Ok(Next::OnChange)
             }
             Step::Sign(request) => self.sign(&csr, &request).await,
             Step::Fail(why) => {

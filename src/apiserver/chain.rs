@@ -194,7 +194,6 @@ mod tests {
             assert!(!asks(method, path), "{method}");
         }
         for other in [
-            "/api/v1/namespaces/kube-public/configmaps/cluster-info?watch=true",
             "/api/v1/watch/namespaces/kube-public/configmaps/cluster-info",
             "/api/v1/namespaces/kube-public/configmaps?fieldSelector=metadata.name%3Dcluster-info",
             "/api/v1/namespaces/kube-public/configmaps/other",

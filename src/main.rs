@@ -14,6 +14,7 @@ mod membership;
 mod node;
 mod person;
 mod reset;
+mod service_manager;
 mod wiring;
 
 use std::{path::Path, process::ExitCode};

@@ -17,14 +17,14 @@ use netlink::nft::Family;
 use network::Nodes;
 use pki::{Directory, Profile, tls::Serving};
 use tokio::net::TcpListener;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     certificates::{self, Shown},
     control_plane::{self, Clients, ControlPlane, Credentials},
     identity::{self, Identity, NodePlace, Place},
     membership::Membership,
-    node,
+    node, service_manager,
 };
 
 /// `coracle up`: control plane and node in one process, until `stop` resolves.
@@ -35,6 +35,7 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
     let mut supervisor = Supervisor::new();
     let server = start_server(&config, &mut supervisor).await?;
     let node = server.place.node.clone();
+    let node_name = node.name.clone();
     let profile = identity::kubelet_serving_profile(&node);
     let serving = Serving::new(&server.directory.ensure(&profile, jiff::Timestamp::now())?)?;
     let authority = server.directory.authority().certificate();
@@ -48,7 +49,7 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
     start_node(&config, cluster, &mut supervisor);
     let shown = vec![Shown { profile, serving }];
     start_renewals(&mut supervisor, "node certificates", Arc::clone(&server.directory), shown);
-    run(supervisor, stop).await
+    run(supervisor, &format!("control plane and node {node_name}"), stop).await
 }
 
 /// `coracle server`: the control plane alone.
@@ -58,7 +59,7 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
 pub(crate) async fn server(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let mut supervisor = Supervisor::new();
     start_server(&config, &mut supervisor).await?;
-    run(supervisor, stop).await
+    run(supervisor, "control plane", stop).await
 }
 
 /// `coracle node`: the node agent alone, against an API server somewhere else.
@@ -92,11 +93,13 @@ pub(crate) async fn node(config: Config, stop: impl Future<Output = ()>) -> anyh
     };
     start_node(&config, cluster, &mut supervisor);
     start_rotation(&config, &member, (client, reconnect), serving, &mut supervisor);
-    run(supervisor, stop).await
+    run(supervisor, &format!("node {} of the cluster at {}", member.place.name, member.endpoint.server), stop)
+        .await
 }
 
-async fn run(supervisor: Supervisor, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    tell_service_manager();
+/// Until `stop` resolves; `status` is what the service manager shows of us meanwhile.
+async fn run(mut supervisor: Supervisor, status: &str, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let stop = service_manager::attend(&mut supervisor, status, stop);
     supervisor.run_until(stop).await?;
     info!("coracle has stopped");
     Ok(())
@@ -194,13 +197,6 @@ fn start_node(config: &Config, cluster: Cluster, supervisor: &mut Supervisor) {
         let settings = node::kubelet_config(config, &place);
         let agent = node::Agent { settings, client, services: reads.store(), tls };
         supervisor.start("kubelet", OnFailure::Restart, move |scope| node::run_kubelet(agent.clone(), scope));
-    }
-}
-
-/// Says READY=1 to systemd, if it started us. Whether it heard makes no difference here.
-fn tell_service_manager() {
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        warn!(error = &error as &dyn std::error::Error, "the service manager was not told that we are ready");
     }
 }
 

@@ -19,6 +19,9 @@ use tracing::warn;
 
 use crate::identity::NodePlace;
 
+/// A container runtime that is being started with us has answered by then.
+const RUNTIME_DEADLINE: Duration = Duration::from_secs(60);
+
 /// What the kubelet is told.
 pub(crate) fn kubelet_config(config: &Config, place: &NodePlace) -> KubeletConfig {
     let kubelet = &config.kubelet;
@@ -28,6 +31,10 @@ pub(crate) fn kubelet_config(config: &Config, place: &NodePlace) -> KubeletConfi
         pod_logs_dir: kubelet.pod_logs_dir.clone(),
         runtime_endpoint: config.runtime.endpoint.clone(),
         cgroup_root: kubelet.cgroup_root.clone(),
+        cgroup_driver: match kubelet.cgroup_driver {
+            config::CgroupDriver::Cgroupfs => kubelet::CgroupDriver::Cgroupfs,
+            config::CgroupDriver::Systemd => kubelet::CgroupDriver::Systemd,
+        },
         static_pod_path: kubelet.static_pod_path.clone(),
         cluster_dns: kubelet.cluster_dns.clone(),
         cluster_domain: kubelet.cluster_domain.clone(),
@@ -74,6 +81,7 @@ pub(crate) struct Agent {
 /// Runs the node agent: registers the node, runs its pods, serves logs and exec, until `scope` is cancelled.
 pub(crate) async fn run_kubelet(agent: Agent, scope: Scope) -> Result<(), BoxError> {
     let Agent { settings, client, services, tls } = agent;
+    let settings = settings.with_runtimes_driver(RUNTIME_DEADLINE).await;
     let recorder = Recorder::new(client.clone(), "kubelet", Some(&settings.node_name), &scope);
     let serving = server::Config {
         node_name: settings.node_name.clone(),

@@ -115,11 +115,20 @@ pub struct Kubelet {
     pub static_pod_path: Option<PathBuf>,
     /// The cgroup under which pods live, from the root of the hierarchy.
     pub cgroup_root: String,
+    /// Who makes pods' cgroups, where the runtime does not tell.
+    pub cgroup_driver: CgroupDriver,
     pub port: u16,
     pub max_pods: u32,
     pub cluster_dns: Vec<IpAddr>,
     pub cluster_domain: String,
     pub resolv_conf: PathBuf,
+}
+
+/// Who owns the cgroup tree: nobody but who makes a group, or systemd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupDriver {
+    Cgroupfs,
+    Systemd,
 }
 
 /// Which parts run in this process.
@@ -172,6 +181,7 @@ impl Default for Config {
                 pod_logs_dir: "/var/log/pods".into(),
                 static_pod_path: None,
                 cgroup_root: "/".into(),
+                cgroup_driver: CgroupDriver::Cgroupfs,
                 port: 10250,
                 max_pods: 110,
                 cluster_dns: Vec::new(),

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use crate::{
-    Config, LogFormat, Mistake, NetworkProvider,
+    CgroupDriver, Config, LogFormat, Mistake, NetworkProvider,
     section::Section,
     tree::{self, Node},
 };
@@ -115,6 +115,8 @@ fn kubelet(config: &mut Config, mut section: Section<'_>) {
     kubelet.static_pod_path =
         section.text("staticPodPath").map(Into::into).or(kubelet.static_pod_path.take());
     set!(kubelet.cgroup_root, section.text("cgroupRoot"));
+    let drivers = [("cgroupfs", CgroupDriver::Cgroupfs), ("systemd", CgroupDriver::Systemd)];
+    set!(kubelet.cgroup_driver, section.choice("cgroupDriver", &drivers));
     set!(kubelet.port, section.number::<u16>("port", 1, 65535));
     set!(kubelet.max_pods, section.number::<u32>("maxPods", 1, 10_000));
     if let Some(addresses) = section.parsed_list("clusterDNS", "an IP address") {

@@ -3,8 +3,12 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use k8s_openapi::api::core::v1::Taint;
+use tracing::{info, warn};
 
-use crate::worker::backoff::Limits;
+use crate::{
+    runtime::{CriRuntime, SecurityDefaults},
+    worker::backoff::Limits,
+};
 
 #[derive(Clone, Debug)]
 pub struct KubeletConfig {
@@ -91,6 +95,35 @@ impl KubeletConfig {
             // Upstream's default hard eviction threshold counts as reserved.
             reserved: BTreeMap::from([("memory".into(), "100Mi".into())]),
         }
+    }
+
+    /// These settings with the cgroup driver that the runtime uses, if it tells: two that differ would fight over the limits.
+    /// A runtime that does not answer is waited for; after `deadline` the configured driver holds.
+    pub async fn with_runtimes_driver(mut self, deadline: Duration) -> KubeletConfig {
+        let asked = async {
+            loop {
+                let error = match CriRuntime::new(&self.runtime_endpoint, SecurityDefaults::default()) {
+                    Ok(runtime) => match runtime.cgroup_driver().await {
+                        Ok(driver) => return driver,
+                        Err(error) => error,
+                    },
+                    Err(error) => error,
+                };
+                info!(error = &error as &dyn std::error::Error, "waiting for the container runtime");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        match tokio::time::timeout(deadline, asked).await {
+            Ok(Some(driver)) if driver != self.cgroup_driver => {
+                warn!(configured = ?self.cgroup_driver, used = ?driver, "the container runtime's cgroup driver is used");
+                self.cgroup_driver = driver;
+            }
+            Ok(_) => {}
+            Err(_) => {
+                warn!(used = ?self.cgroup_driver, "the container runtime does not tell its cgroup driver")
+            }
+        }
+        self
     }
 
     /// Where everything of one pod stands on the host.

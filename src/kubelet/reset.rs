@@ -16,6 +16,7 @@ use crate::{
 
 /// A mount that hangs (a dead file server) is given up after this.
 const FILES_DEADLINE: Duration = Duration::from_secs(60);
+const RUNTIME_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What was taken away, and what was not.
 #[derive(Debug, Default)]
@@ -66,7 +67,9 @@ pub async fn reset(config: &KubeletConfig) -> Removed {
     if removed.pods_stay() {
         return removed;
     }
-    let cgroups = Cgroups::detect(Path::new("/sys/fs/cgroup"), &config.cgroup_root, config.cgroup_driver);
+    // It has just answered; the agent made the cgroups in the same way.
+    let config = &config.clone().with_runtimes_driver(RUNTIME_DEADLINE).await;
+    let cgroups = Cgroups::of_node(Path::new("/sys/fs/cgroup"), config);
     if let Err(error) = cgroups.and_then(|cgroups| cgroups.reset()) {
         removed.failed.push(ResetError::Cgroups(error));
     }

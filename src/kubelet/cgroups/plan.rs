@@ -13,7 +13,7 @@ use crate::{
     resources::{quota, shares},
 };
 
-const PERIOD_US: i64 = 100_000;
+pub(super) const PERIOD_US: i64 = 100_000;
 /// What a best-effort pod gets, and all of them together.
 pub const LEAST_SHARES: i64 = 2;
 const MOST_SHARES: i64 = 262_144;

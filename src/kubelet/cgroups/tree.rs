@@ -18,12 +18,20 @@ use parking_lot::Mutex;
 use super::{
     hierarchy::{Hierarchy, Version},
     plan::{self, Limits, Naming, TIERS, Tier},
+    systemd::{self, Systemd},
 };
-use crate::{config::CgroupDriver, pods::PodUid, resources::shares};
+use crate::{
+    config::{CgroupDriver, KubeletConfig},
+    pods::PodUid,
+    resources::shares,
+};
 
 /// A killed process leaves its cgroup when the kernel is done with it.
 const REMOVE_TRIES: u32 = 20;
 const REMOVE_PAUSE: Duration = Duration::from_millis(10);
+/// systemd makes a slice's cgroup after it has answered.
+const SLICE_TRIES: u32 = 1000;
+const SLICE_PAUSE: Duration = Duration::from_millis(5);
 
 /// The pods' part of the cgroup trees of this node.
 #[derive(Debug)]
@@ -31,6 +39,8 @@ pub struct Cgroups {
     hierarchy: Hierarchy,
     naming: Naming,
     pids_limit: Option<i64>,
+    /// Who makes the slices of the systemd driver. `None`: directories, as a test has them.
+    systemd: Option<Systemd>,
     state: Mutex<State>,
 }
 
@@ -49,12 +59,23 @@ struct Applied {
 }
 
 impl Cgroups {
+    /// Those of this node, by its own settings.
+    pub fn of_node(mounts: &Path, config: &KubeletConfig) -> io::Result<Cgroups> {
+        let cgroups = Cgroups::detect(mounts, &config.cgroup_root, config.cgroup_driver)?;
+        let systemd = match config.cgroup_driver {
+            CgroupDriver::Systemd => Some(Systemd::at(systemd::SOCKET)),
+            CgroupDriver::Cgroupfs => None,
+        };
+        Ok(Cgroups { systemd, ..cgroups })
+    }
+
     /// Looks what is mounted at `mounts` (`/sys/fs/cgroup`); pods go below `root` in it.
     pub fn detect(mounts: &Path, root: &str, driver: CgroupDriver) -> io::Result<Cgroups> {
         Ok(Cgroups {
             hierarchy: Hierarchy::detect(mounts)?,
             naming: Naming::new(root, driver),
             pids_limit: None,
+            systemd: None,
             state: Mutex::default(),
         })
     }
@@ -89,6 +110,7 @@ impl Cgroups {
             self.make_tiers()?;
             state.tiers_made = true;
         }
+        self.start(&path, &wanted.limits)?;
         self.make(&path)?;
         self.write(&path, &wanted.limits)?;
         state.pods.insert(uid, wanted);
@@ -102,6 +124,7 @@ impl Cgroups {
             for tree in self.hierarchy.trees.keys() {
                 remove_tree(&tree.join(&path))?;
             }
+            self.stop(&path)?;
         }
         let mut state = self.state.lock();
         if state.pods.remove(uid).is_some() {
@@ -127,7 +150,13 @@ impl Cgroups {
     pub fn reset(&self) -> io::Result<()> {
         let mut state = self.state.lock();
         for tree in self.hierarchy.trees.keys() {
+            remove_tree(&tree.join(self.naming.kubepods()))?;
+        }
+        // One slice with all those below it.
+        self.stop(&self.naming.kubepods())?;
+        for tree in self.hierarchy.trees.keys() {
             let kubepods = tree.join(self.naming.kubepods());
+            // systemd may have made it again between the two.
             remove_tree(&kubepods)?;
             // Upwards as far as the directories are empty; somebody else's cgroup in one keeps it.
             let above = kubepods.ancestors().skip(1).take_while(|above| above != tree);
@@ -142,11 +171,12 @@ impl Cgroups {
     }
 
     fn make_tiers(&self) -> io::Result<()> {
+        let cpus = thread::available_parallelism().map_or(1, |it| i64::try_from(it.get()).unwrap_or(1));
+        let whole = Limits { cpu_shares: Some(shares(cpus * 1000)), ..Limits::default() };
+        self.start(&self.naming.kubepods(), &whole)?;
         for tier in TIERS {
             self.make(&self.naming.tier(tier))?;
         }
-        let cpus = thread::available_parallelism().map_or(1, |it| i64::try_from(it.get()).unwrap_or(1));
-        let whole = Limits { cpu_shares: Some(shares(cpus * 1000)), ..Limits::default() };
         self.write(&self.naming.kubepods(), &whole)
     }
 
@@ -158,9 +188,32 @@ impl Cgroups {
             [(Tier::Burstable, shares(milli_cpu)), (Tier::BestEffort, plan::LEAST_SHARES)]
         {
             let limits = Limits { cpu_shares: Some(cpu_shares), ..Limits::default() };
+            self.start(&self.naming.tier(tier), &limits)?;
             self.write(&self.naming.tier(tier), &limits)?;
         }
         Ok(())
+    }
+
+    /// Tells systemd, if it is who makes slices, and waits for the cgroup. What it does not know of is written after that.
+    fn start(&self, path: &Path, limits: &Limits) -> io::Result<()> {
+        let Some((systemd, slice)) = self.systemd.as_ref().zip(slice(path)) else { return Ok(()) };
+        systemd.ensure(&slice, self.hierarchy.version, limits).map_err(io::Error::other)?;
+        let mut tries = 0;
+        while !self.hierarchy.serving("memory").is_none_or(|tree| tree.join(path).is_dir()) {
+            if tries == SLICE_TRIES {
+                let text =
+                    format!("systemd has started {slice}, but its cgroup {} does not come", path.display());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            thread::sleep(SLICE_PAUSE);
+            tries += 1;
+        }
+        Ok(())
+    }
+
+    fn stop(&self, path: &Path) -> io::Result<()> {
+        let Some((systemd, slice)) = self.systemd.as_ref().zip(slice(path)) else { return Ok(()) };
+        systemd.stop(&slice).map_err(io::Error::other)
     }
 
     fn make(&self, path: &Path) -> io::Result<()> {
@@ -196,6 +249,11 @@ impl Cgroups {
         }
         Ok(())
     }
+}
+
+/// The unit whose cgroup this is.
+fn slice(path: &Path) -> Option<String> {
+    path.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
 /// v1: a cpuset takes no process before it has processors and memory nodes, and a new one has none.

@@ -22,7 +22,7 @@ use super::{
     security::SecurityDefaults,
     termination_message::{LastWords, Places},
 };
-use crate::{pods::PodUid, server::StreamRequest};
+use crate::{config::CgroupDriver, pods::PodUid, server::StreamRequest};
 
 /// For every call but those that wait for a container or an image (upstream's `runtimeRequestTimeout`).
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -54,6 +54,25 @@ impl CriRuntime {
             .map_err(|source| RuntimeError::Connect { endpoint: uri, source })?
             .connect_timeout(Duration::from_secs(3));
         Ok(CriRuntime { channel: endpoint.connect_lazy(), defaults, last_words: LastWords::default() })
+    }
+
+    /// Which cgroup driver the runtime uses. `None`: it tells nobody, as a CRI-O without `RuntimeConfig`.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn cgroup_driver(&self) -> Result<Option<CgroupDriver>, RuntimeError> {
+        let mut client = self.runtime();
+        let asked = self.call(Operation::RuntimeConfig, client.runtime_config(cri::RuntimeConfigRequest {}));
+        // Unimplemented before containerd 2.0 and CRI-O 1.28: any refusal leads to the other way, which fails where this did.
+        if let Ok(cri::RuntimeConfigResponse { linux: Some(linux) }) = asked.await {
+            return Ok(Some(match linux.cgroup_driver() {
+                cri::CgroupDriver::Systemd => CgroupDriver::Systemd,
+                cri::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
+            }));
+        }
+        let request = cri::StatusRequest { verbose: true };
+        let answer = self.call(Operation::Status, self.runtime().status(request)).await?;
+        Ok(answer.info.get("config").and_then(|config| read::cgroup_driver(config)))
     }
 
     fn runtime(&self) -> RuntimeServiceClient<Channel> {

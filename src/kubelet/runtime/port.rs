@@ -72,6 +72,7 @@ pub trait Runtime: Send + Sync + 'static {
 pub enum Operation {
     Version,
     Status,
+    RuntimeConfig,
     ListPodSandbox,
     PodSandboxStatus,
     ListContainers,
@@ -99,6 +100,7 @@ impl Operation {
         match self {
             Operation::Version => "version",
             Operation::Status => "status",
+            Operation::RuntimeConfig => "runtime_config",
             Operation::ListPodSandbox => "list_podsandbox",
             Operation::PodSandboxStatus => "podsandbox_status",
             Operation::ListContainers => "list_containers",

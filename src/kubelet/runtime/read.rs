@@ -13,6 +13,7 @@ use super::{
         Sandbox,
     },
 };
+use crate::config::CgroupDriver;
 
 pub(super) fn sandbox(status: &cri::PodSandboxStatus) -> Sandbox {
     let network = status.network.as_ref();
@@ -118,7 +119,39 @@ pub(super) fn health(status: &cri::RuntimeStatus) -> RuntimeHealth {
     RuntimeHealth { runtime: condition("RuntimeReady"), network: condition("NetworkReady") }
 }
 
+/// Which driver containerd's own configuration sets, from the JSON that its verbose status carries. Releases before 2.0 tell it
+/// nowhere else.
+pub(super) fn cgroup_driver(config: &str) -> Option<CgroupDriver> {
+    let config: serde_json::Value = serde_json::from_str(config).ok()?;
+    let containerd = config.get("containerd")?;
+    let runtime = containerd.get("defaultRuntimeName").and_then(|it| it.as_str()).unwrap_or("runc");
+    let options = containerd.get("runtimes")?.get(runtime)?.get("options");
+    let systemd = options.and_then(|it| it.get("SystemdCgroup")).and_then(serde_json::Value::as_bool);
+    Some(if systemd == Some(true) { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs })
+}
+
 /// The CRI's times are nanoseconds since 1970.
 fn time(nanoseconds: i64) -> Timestamp {
     Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup_driver_is_that_of_the_runtime_that_pods_run_on() {
+        let status = |options: &str| {
+            format!(
+                r#"{{"containerd": {{"defaultRuntimeName": "runc", "runtimes": {{"runc": {{"options": {options}}},
+                "other": {{"options": {{"SystemdCgroup": true}}}}}}}}}}"#
+            )
+        };
+        assert_eq!(cgroup_driver(&status(r#"{"SystemdCgroup": true}"#)), Some(CgroupDriver::Systemd));
+        assert_eq!(cgroup_driver(&status(r#"{"SystemdCgroup": false}"#)), Some(CgroupDriver::Cgroupfs));
+        assert_eq!(cgroup_driver(&status("null")), Some(CgroupDriver::Cgroupfs), "its default");
+        for of_another_runtime in ["", "{}", "[1]", r#"{"containerd": 1}"#] {
+            assert_eq!(cgroup_driver(of_another_runtime), None);
+        }
+    }
 }

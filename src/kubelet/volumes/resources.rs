@@ -124,7 +124,7 @@ impl NodeResources {
             return Ok(cgroups.clone());
         }
         let Parts { config, cgroup_mounts, .. } = &self.parts;
-        let detected = Cgroups::detect(cgroup_mounts, &config.cgroup_root, config.cgroup_driver);
+        let detected = Cgroups::of_node(cgroup_mounts, config);
         let cgroups =
             Arc::new(detected.map_err(|source| PrepareError::Host { operation: "find cgroups", source })?);
         *found = Some(cgroups.clone());

@@ -19,5 +19,5 @@ test: ## all tests (as root: they make network namespaces and run containers)
 bench: ## measure, and write tests/bench/RESULTS.md
 	@./tests/bench/run.sh
 
-lint: ## formatting and clippy
+lint: ## formatting, clippy and shellcheck
 	@./tests/lint.sh

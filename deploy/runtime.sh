@@ -14,7 +14,7 @@ ours() { [ -r "$pidfile" ] && [ "$(tr '\0' ' ' <"/proc/$(cat "$pidfile")/cmdline
 
 start() {
   local images=${1:?$usage}
-  mkdir -p -m 0711 "$state" "$run"
+  install -d -m 0711 "$state" "$run"
   mkdir -p "$run/cni/bin" "$run/cni/net.d"
   if ! ours; then
     sed -e "s#@STATE@#$state#g" -e "s#@RUN@#$run#g" "$here/containerd.toml" >"$run/containerd.toml"

@@ -1,6 +1,8 @@
 #!/bin/bash
-# Formatting and clippy; a warning is an error here.
+# Formatting, clippy and shellcheck; a warning is an error here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo fmt --all --check
 cargo clippy --locked --workspace --all-targets -- -D warnings
+mapfile -t scripts < <(git ls-files '*.sh' 'tests/vm/guest/lab-init')
+shellcheck "${scripts[@]}"

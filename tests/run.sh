@@ -10,7 +10,8 @@ fi
 step() { printf '\n==> %s (%s s)\n' "$*" "$SECONDS"; }
 
 step "Packages"
-./deploy/packages.sh
+# shellcheck for the lints, systemd for its check of the units.
+./deploy/packages.sh shellcheck systemd
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export CARGO_TARGET_DIR=$target
 if [ $# -eq 0 ]; then
@@ -18,7 +19,7 @@ if [ $# -eq 0 ]; then
   ./tests/lint.sh
   step "Unit, golden, simulation, kernel and runtime tests"
   cargo test --locked --workspace --exclude coracle
-  cargo test --locked --test tidy --test bench_report --bin coracle
+  cargo test --locked --test tidy --test installation --test bench_report --bin coracle
 fi
 step "kubectl, images and a release build for the system tests"
 ./tests/kubectl.sh "$target/tools"

@@ -1,0 +1,93 @@
+//! What puts Coracle on a machine: systemd's own check of the units, and what the installer refuses before it touches anything.
+//!
+//! That a machine which it installed works is shown on real ones, by `make vm-test`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+const UNITS: [&str; 3] = ["coracle.service", "coracle-server.service", "coracle-node.service"];
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn unit(name: &str) -> String {
+    fs::read_to_string(repository("systemd").join(name)).unwrap()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new("systemd-analyze");
+    command.args(["verify", "--man=no"]);
+    for name in UNITS {
+        // The program need not be installed where the test runs.
+        let here = unit(name).replace("/usr/local/bin/coracle", "/bin/true");
+        let file = dir.path().join(name);
+        fs::write(&file, here).unwrap();
+        command.arg(file);
+    }
+    let output = command.output().expect("systemd-analyze, from Debian's package systemd");
+    // An unknown directive is only a line of output, with exit code 0.
+    assert_eq!((output.status.success(), text(&output).as_str()), (true, ""));
+}
+
+#[test]
+fn pods_outlive_the_service_and_a_hung_process_does_not() {
+    for name in UNITS {
+        let unit = unit(name);
+        for line in [
+            "Type=notify",
+            "KillMode=process",
+            "Delegate=yes",
+            "Restart=always",
+            "RestartPreventExitStatus=2",
+        ] {
+            assert!(unit.lines().any(|it| it == line), "{name}: {line}");
+        }
+        assert!(unit.contains("\nWatchdogSec="), "{name}");
+    }
+}
+
+#[test]
+fn units_that_mount_volumes_share_the_machines_mounts() {
+    for name in ["coracle.service", "coracle-node.service"] {
+        for line in unit(name).lines() {
+            let directive = line.split('=').next().unwrap();
+            let own_mounts = [
+                "ProtectSystem",
+                "ProtectHome",
+                "PrivateTmp",
+                "PrivateDevices",
+                "PrivateMounts",
+                "ReadWritePaths",
+            ];
+            assert!(!own_mounts.contains(&directive), "{name}: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_installer_says_what_is_wrong_with_its_arguments_and_changes_nothing() {
+    let cases: [(&[&str], &str); 4] = [
+        (&[], "say which role: up, server or node"),
+        (&["agent"], "agent is not known"),
+        (&["up", "--binary"], "--binary needs a value"),
+        (&["node", "--frobnicate"], "--frobnicate is not known"),
+    ];
+    for (arguments, words) in cases {
+        let output = Command::new(repository("deploy/install.sh")).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output).contains(words) && text(&output).contains("usage:"), "{}", text(&output));
+    }
+    let output = Command::new(repository("deploy/uninstall.sh")).arg("--all").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}

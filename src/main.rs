@@ -88,7 +88,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Token(asked) => joining::token(&asked).await?,
         Command::Status(asked) => return person::status(asked).await,
         Command::Why(asked) => person::why(asked).await?,
-        Command::Doctor(asked) => return person::doctor(&asked),
+        Command::Doctor(asked) => return person::doctor(&asked).await,
         Command::Apply(asked) => person::apply(asked).await?,
         Command::Kubeconfig(common) => person::kubeconfig(&common)?,
         Command::Reset(asked) => reset::reset(&load(&asked.common)?, asked.yes).await?,

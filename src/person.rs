@@ -5,14 +5,19 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::Path,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context;
 use clap::CommandFactory;
 use cli::{apply, doctor, status, why};
 use client::{Client, Kubeconfig};
-use config::Config;
+use config::{Config, NetworkProvider};
 use jiff::Timestamp;
+use kubelet::{
+    CgroupDriver,
+    runtime::{CriRuntime, Runtime as _, RuntimeError, SecurityDefaults},
+};
 use lifecycle::Scope;
 
 use crate::{
@@ -20,6 +25,9 @@ use crate::{
     command::{Apply, CommandLine, Common, Connection, Doctor, Status, Why},
     load,
 };
+
+/// A runtime that is well answers from memory.
+const RUNTIME_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A client of the cluster that the arguments name. Its tasks end with the process.
 pub(crate) fn connect(connection: &Connection) -> anyhow::Result<Client> {
@@ -77,11 +85,16 @@ impl Role {
     }
 }
 
-pub(crate) fn doctor(asked: &Doctor) -> anyhow::Result<ExitCode> {
+pub(crate) async fn doctor(asked: &Doctor) -> anyhow::Result<ExitCode> {
     let config = load(&asked.common)?;
     let joined = join::Paths::of(&config.state_dir).kubeconfig.exists();
     let role = if joined { Role::Node } else { Role::Up };
-    let findings = doctor::examine(&doctor::observe(&questions(&config, role)));
+    let mut questions = questions(&config, role);
+    questions.thorough = true;
+    if role.runs_pods(&config) {
+        questions.runtime = ask_runtime(&config).await;
+    }
+    let findings = doctor::examine(&doctor::observe(&questions));
     print!("{}", doctor::Screen { findings: &findings, quiet: asked.quiet });
     Ok(if doctor::is_broken(&findings) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -102,6 +115,31 @@ pub(crate) fn machine_is_ready(config: &Config, role: Role) -> bool {
     !broken
 }
 
+/// Who the container runtime is, and how it makes cgroups.
+async fn ask_runtime(config: &Config) -> doctor::Runtime {
+    let asked = async {
+        let runtime = CriRuntime::new(&config.runtime.endpoint, SecurityDefaults::default())?;
+        let version = runtime.version().await?;
+        let driver = runtime.cgroup_driver().await?.map(|driver| match driver {
+            CgroupDriver::Cgroupfs => doctor::Driver::Cgroupfs,
+            CgroupDriver::Systemd => doctor::Driver::Systemd,
+        });
+        Ok(doctor::Runtime::Tells { version: format!("{} {}", version.name, version.version), driver })
+    };
+    match tokio::time::timeout(RUNTIME_DEADLINE, asked).await {
+        Ok(Ok(told)) => told,
+        // Nothing listens there: another finding says so.
+        Ok(Err(_)) if !config.runtime.socket().exists() => doctor::Runtime::NotAsked,
+        Ok(Err(error)) => {
+            let error: RuntimeError = error;
+            doctor::Runtime::Refuses { error: format!("{:#}", anyhow::Error::from(error)) }
+        }
+        Err(_) => {
+            doctor::Runtime::Refuses { error: format!("no answer within {} s", RUNTIME_DEADLINE.as_secs()) }
+        }
+    }
+}
+
 fn questions(config: &Config, role: Role) -> doctor::Questions {
     let bind = config.server.bind_address;
     let mut ports = Vec::new();
@@ -119,6 +157,9 @@ fn questions(config: &Config, role: Role) -> doctor::Questions {
         ports,
         node_ip: config.node.ip,
         overlaps: overlaps.iter().map(ToString::to_string).collect(),
+        runtime: doctor::Runtime::NotAsked,
+        bridge: config.network.provider != NetworkProvider::BuiltIn,
+        thorough: false,
     }
 }
 

@@ -6,11 +6,13 @@
 
 mod observe;
 mod plan;
+mod settings;
 
 use std::fmt;
 
 pub use observe::{Questions, observe};
 pub use plan::{Cgroups, Facts, Finding, Outcome, examine};
+pub use settings::{Clock, Driver, Runtime, Settings};
 
 /// The findings as a screen; `quiet` leaves out what is well.
 #[derive(Debug)]

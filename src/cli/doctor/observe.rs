@@ -1,14 +1,19 @@
 //! Looks at the machine. Nothing is changed by looking.
 
 use std::{
+    io::Read,
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
-use super::plan::{Cgroups, Facts};
+use super::{
+    plan::{Cgroups, Facts},
+    settings::{Clock, MODULES, Runtime, SYSCTLS, Settings},
+};
 
 /// What to look for: where the configuration says things are.
 #[derive(Clone, Debug)]
@@ -23,6 +28,12 @@ pub struct Questions {
     pub node_ip: Option<IpAddr>,
     /// Ranges of the cluster that this machine's networks overlap, in words.
     pub overlaps: Vec<String>,
+    /// What the runtime said when it was asked.
+    pub runtime: Runtime,
+    /// Whether pods are on a bridge of other people's plugins.
+    pub bridge: bool,
+    /// Ask programs of the system too, which takes them a second: for a person.
+    pub thorough: bool,
 }
 
 /// Programs that the container runtime and we start.
@@ -52,7 +63,87 @@ pub fn observe(questions: &Questions) -> Facts {
         state_size_bytes: disk.map_or(0, |(_, size)| size),
         swap_bytes: memory("SwapTotal:"),
         memory_bytes: memory("MemTotal:"),
+        settings: settings(questions),
     }
+}
+
+fn settings(questions: &Questions) -> Settings {
+    let modules = ModuleList::read();
+    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").ok();
+    Settings {
+        modules_missing: MODULES
+            .into_iter()
+            .map(|(name, _)| name)
+            .filter(|name| !modules.has(name))
+            .collect(),
+        sysctls: SYSCTLS.into_iter().filter_map(|key| Some((key, sysctl(key)?))).collect(),
+        bridge: questions.bridge,
+        controllers: controllers.map(|text| text.split_whitespace().map(String::from).collect()),
+        systemd: Path::new("/run/systemd/system").is_dir(),
+        runtime: questions.runtime.clone(),
+        clock: if questions.thorough { clock() } else { Clock::Unknown },
+        legacy_rules: if questions.thorough { legacy_rules() } else { 0 },
+    }
+}
+
+fn sysctl(key: &str) -> Option<u64> {
+    let path = Path::new("/proc/sys").join(key.replace('.', "/"));
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The modules that this kernel has built in or could load.
+struct ModuleList(Option<String>);
+
+impl ModuleList {
+    fn read() -> ModuleList {
+        let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+        let dir = Path::new("/lib/modules").join(release.unwrap_or_default());
+        let read = |file: &str| std::fs::read_to_string(dir.join(file)).ok();
+        ModuleList(read("modules.builtin").zip(read("modules.dep")).map(|(built_in, dep)| built_in + &dep))
+    }
+
+    /// Where nobody keeps such lists (a kernel from elsewhere), what is not known is not called missing.
+    fn has(&self, name: &str) -> bool {
+        let named = |text: &String| text.lines().any(|line| names(line, name));
+        Path::new("/sys/module").join(name).exists() || self.0.as_ref().is_none_or(named)
+    }
+}
+
+/// `kernel/drivers/net/vxlan/vxlan.ko: kernel/net/...` names `vxlan`.
+fn names(line: &str, name: &str) -> bool {
+    let file = line.split(':').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+    file.split('.').next().is_some_and(|stem| stem.replace('-', "_") == name)
+}
+
+fn clock() -> Clock {
+    match said("timedatectl", &["show", "--property=NTPSynchronized", "--value"]).as_deref().map(str::trim) {
+        Some("yes") => Clock::Synchronised,
+        Some("no") => Clock::Free,
+        _ => Clock::Unknown,
+    }
+}
+
+/// Asked only when the kernel's old filter is in use: to ask it loads it.
+fn legacy_rules() -> usize {
+    let in_use =
+        std::fs::read_to_string("/proc/net/ip_tables_names").is_ok_and(|names| !names.trim().is_empty());
+    let saved = if in_use { said("iptables-legacy-save", &[]) } else { None };
+    saved.unwrap_or_default().lines().filter(|line| line.starts_with("-A ")).count()
+}
+
+/// What a program of the system prints, if it is there and content. At most 1 MiB of it.
+fn said(program: &str, arguments: &[&str]) -> Option<String> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let mut text = String::new();
+    let read = child.stdout.take()?.take(1 << 20).read_to_string(&mut text);
+    let ended = child.wait().ok()?;
+    (read.is_ok() && ended.success()).then_some(text)
 }
 
 fn in_path(program: &str) -> bool {
@@ -116,5 +207,19 @@ fn meminfo() -> impl Fn(&str) -> u64 {
             .lines()
             .find_map(|line| line.strip_prefix(row)?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
         kib.unwrap_or(0) * 1024
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_named_by_its_file_however_it_is_packed_and_spelled() {
+        assert!(names("kernel/drivers/net/vxlan/vxlan.ko: kernel/net/ipv4/udp_tunnel.ko", "vxlan"));
+        assert!(names("kernel/net/netfilter/nf_tables.ko.xz:", "nf_tables"));
+        assert!(names("kernel/fs/some-thing.ko", "some_thing"));
+        assert!(!names("kernel/net/x.ko: kernel/drivers/net/vxlan/vxlan.ko", "vxlan"));
+        assert!(!names("", "vxlan"));
     }
 }

@@ -1,6 +1,8 @@
 //! Judges the facts about a machine.
 #![deny(clippy::disallowed_methods)]
 
+use super::settings::{self, Settings};
+
 /// What was found on the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -28,6 +30,7 @@ pub struct Facts {
     pub state_size_bytes: u64,
     pub swap_bytes: u64,
     pub memory_bytes: u64,
+    pub settings: Settings,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,15 +66,22 @@ type Check = fn(&Facts) -> Outcome;
 #[must_use]
 pub fn examine(facts: &Facts) -> Vec<Finding> {
     let always = true;
-    let checks: [(&'static str, bool, Check); 11] = [
+    let checks: [(&'static str, bool, Check); 18] = [
         ("user", facts.runs_pods, user),
         ("programs", facts.runs_pods, programs),
         ("runtime", facts.runs_pods, runtime),
+        ("cri", facts.runs_pods, |it| settings::cri(&it.settings)),
         ("cgroups", facts.runs_pods, cgroups),
+        ("driver", facts.runs_pods, |it| settings::cgroup_driver(&it.settings)),
+        ("modules", facts.runs_pods, |it| settings::modules(&it.settings)),
+        ("sysctls", facts.runs_pods, |it| settings::sysctls(&it.settings)),
         ("overlayfs", facts.runs_pods, overlay),
         ("nftables", facts.runs_pods, netfilter),
+        ("iptables", facts.runs_pods, |it| settings::iptables(&it.settings)),
+        ("conntrack", facts.runs_pods, |it| settings::conntrack(&it.settings)),
         ("ports", always, ports),
         ("address", always, address),
+        ("clock", always, |it| settings::clock(&it.settings)),
         ("ranges", always, ranges),
         ("disk", always, disk),
         ("memory", always, memory),
@@ -80,15 +90,15 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
     applies.map(|(name, _, check)| Finding { name, outcome: check(facts) }).collect()
 }
 
-fn well(text: impl Into<String>) -> Outcome {
+pub(super) fn well(text: impl Into<String>) -> Outcome {
     Outcome::Well(text.into())
 }
 
-fn broken(what: impl Into<String>, mend: impl Into<String>) -> Outcome {
+pub(super) fn broken(what: impl Into<String>, mend: impl Into<String>) -> Outcome {
     Outcome::Broken { what: what.into(), mend: mend.into() }
 }
 
-fn warning(what: impl Into<String>, mend: impl Into<String>) -> Outcome {
+pub(super) fn warning(what: impl Into<String>, mend: impl Into<String>) -> Outcome {
     Outcome::Warning { what: what.into(), mend: mend.into() }
 }
 
@@ -248,6 +258,7 @@ mod tests {
             state_size_bytes: 20 * GIB,
             swap_bytes: 0,
             memory_bytes: GIB,
+            settings: Settings::default(),
         }
     }
 

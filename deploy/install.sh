@@ -163,14 +163,15 @@ fi
 put "/etc/systemd/system/$service" 644 <"$here/../systemd/$service"
 new_unit=$changed
 [ $new_unit = no ] || systemctl daemon-reload
-systemctl enable --quiet "$service"
 
-if [ $start = no ]; then
-  say "Installed, not started. Start it with: systemctl start $service"
+if [ "$role" = node ] && [ ! -e /var/lib/coracle/node.kubeconfig ] && ! grep -Eqs '^ +kubeconfig:' /etc/coracle/config.yaml; then
+  # `coracle join` enables and starts it; until then there is nothing that it could do.
+  say "Installed. This machine is in no cluster yet: run \`coracle token create\` on the server, and the line that it prints here."
   exit 0
 fi
-if [ "$role" = node ] && [ ! -e /var/lib/coracle/pki ]; then
-  say "Installed. This machine is in no cluster yet: on the server, run \`coracle token create\`, and paste its line here."
+systemctl enable --quiet "$service"
+if [ $start = no ]; then
+  say "Installed, not started. Start it with: systemctl start $service"
   exit 0
 fi
 if systemctl is-active --quiet "$service" && [ "$new_binary$new_unit" = nono ]; then

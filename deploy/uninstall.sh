@@ -34,7 +34,7 @@ if [ -e /etc/systemd/system/coracle.service ] || [ -e /etc/systemd/system/coracl
     # Aside while reset runs, which would take the store and the certificates.
     rm -rf /var/lib/coracle.kept
     mkdir -m 0700 /var/lib/coracle.kept
-    for part in store pki admin.kubeconfig; do
+    for part in store pki admin.kubeconfig node.kubeconfig joined.yaml; do
       [ ! -e /var/lib/coracle/$part ] || mv /var/lib/coracle/$part /var/lib/coracle.kept/
     done
   fi

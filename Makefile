@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help up down test bench lint
+.PHONY: help up down test vm-test bench lint
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,9 @@ down: ## undo `make up`: the machine is as it was
 
 test: ## all tests (as root: they make network namespaces and run containers)
 	@./tests/run.sh
+
+vm-test: ## scenarios on a cluster of virtual machines (as root; half an hour)
+	@./tests/vm/run.sh
 
 bench: ## measure, and write tests/bench/RESULTS.md
 	@./tests/bench/run.sh

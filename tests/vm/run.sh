@@ -1,0 +1,277 @@
+#!/bin/bash
+# A cluster of virtual machines: one server and two nodes with real systemd and cgroup v2, installed by deploy/install.sh and
+# joined by `coracle join`, as the Vagrantfile does; then what happens to clusters happens to it. One line for each scenario.
+# usage: tests/vm/run.sh [SCENARIO...]     as root; boot, install and join always come first; without names, all of them
+#
+# VM_ACCEL=kvm uses KVM, VM_CPUS and VM_MEMORY (MiB) size a machine. CORACLE_BIN, CORACLE_KUBECTL and CORACLE_IMAGES name what is
+# built already. KEEP=1 leaves the machines running; tests/vm/run.sh down ends them.
+# Scenarios are called by their names; numbers of machines have no blanks.
+# shellcheck disable=SC2317,SC2086
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+[ "$(id -u)" = 0 ] || { echo "Virtual machines on a bridge need root. Run: sudo make vm-test" >&2; exit 1; }
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+export VM_DIR=$target/vm
+mkdir -p "$VM_DIR"
+# shellcheck source=tests/vm/lab.sh
+. tests/vm/lab.sh
+if [ "${1:-}" = down ]; then
+  lab_down
+  exit 0
+fi
+exec 9>"$VM_DIR/lock"
+flock -n 9 || { echo "another tests/vm/run.sh is running" >&2; exit 1; }
+
+SERVER=1 NODES="2 3" machines=""
+namespace_of_runtime=k8s.io
+
+# --- the tools of scenarios
+
+k() { nsenter --net=/run/netns/$netns timeout 60 "$kubectl" --kubeconfig "$VM_DIR/kubeconfig" "$@" 9>&-; }
+
+# eventually SECONDS WHAT COMMAND...: until the command succeeds. Polls from the host: a process in a machine is dear.
+eventually() {
+  local seconds=$1 what=$2 end=$((SECONDS + $1))
+  shift 2
+  until "$@" >"$VM_DIR/last" 2>&1; do
+    if [ $SECONDS -ge "$end" ]; then
+      echo "not within $seconds s: $what; last seen:" >&2
+      tail -n 20 "$VM_DIR/last" >&2
+      return 1
+    fi
+    sleep 0.5
+  done
+}
+
+is() { [ "$("${@:2}" 2>/dev/null)" = "$1" ]; }
+condition() { k get node "node$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'; }
+ready_replicas() { k get deployment web -o 'jsonpath={.status.readyReplicas}'; }
+web_pods() { k get pods -l app=web -o "jsonpath={range .items[*]}$1{\"\\n\"}{end}"; }
+containers() { web_pods '{.metadata.name} {.status.containerStatuses[0].containerID}' | sort; }
+nodes_of_web() { web_pods '{.spec.nodeName}' | sort | tr '\n' ' '; }
+service_ip() { k get service web -o 'jsonpath={.spec.clusterIP}'; }
+fetch() { on "$1" curl -sf -m 10 -o /dev/null "http://$2/"; }
+web_is_served() {
+  local from
+  for from in "${@:-2}"; do
+    eventually 60 "machine $from reaches the Service by its address" fetch "$from" "$(service_ip)"
+  done
+}
+web_is_up() { eventually 240 "both replicas are ready" is 2 ready_replicas; }
+main_pid() { on "$1" systemctl show -p MainPID --value coracle-node.service; }
+
+# What deploy/install.sh needs, as a person would have it from a clone with a built binary.
+provision() {
+  local i=$1
+  on "$i" mkdir -p /root/coracle/target/release
+  give "$i" "$PWD"/deploy/{install.sh,uninstall.sh,config.yaml,containerd-service.toml} /root/coracle/deploy
+  give "$i" "$PWD"/systemd/*.service /root/coracle/systemd
+  give "$i" "$binary" /root/coracle/target/release
+  give "$i" "$images"/*.tar /root/coracle/images
+}
+installs() {
+  on "$1" /root/coracle/deploy/install.sh "$2" --skip-packages --binary "/root/coracle/target/release/$(basename "$binary")" \
+    --pause-image coracle.dev/pause:1 --images /root/coracle/images
+}
+
+# together COMMAND...: the command once for each machine at the same time, the machine's number last.
+together() {
+  local i failed=0
+  declare -A pids
+  for i in $machines; do
+    "$@" "$i" &
+    pids[$i]=$!
+  done
+  for i in $machines; do wait "${pids[$i]}" || failed=1; done
+  return $failed
+}
+
+# --- the scenarios
+
+boot() {
+  local i
+  # shellcheck disable=SC2086 # one word for each machine
+  lab_network $SERVER $NODES
+  for i in $SERVER $NODES; do lab_boot "$i"; done
+  for i in $SERVER $NODES; do lab_wait "$i"; done
+}
+
+install_node() { provision "$1" && installs "$1" node; }
+install() {
+  provision $SERVER
+  installs $SERVER server
+  machines=$NODES together install_node
+  on $SERVER cat /var/lib/coracle/admin.kubeconfig | sed -E "s#https://[^:]+:#https://$(lab_address $SERVER):#" >"$VM_DIR/kubeconfig"
+  k get namespaces
+  # Again: nothing changes, and it says so.
+  installs $SERVER server >"$VM_DIR/last"
+  grep 'nothing has changed' "$VM_DIR/last"
+}
+
+join_node() { on "$1" "$join_line"; }
+join() {
+  local i
+  join_line=$(on $SERVER coracle token create --ttl 1h)
+  machines=$NODES together join_node
+  for i in $NODES; do eventually 180 "node$i is Ready" is True condition "$i"; done
+  on $SERVER coracle status --wait 120s
+}
+
+web() {
+  k apply -f tests/vm/web.yaml
+  web_is_up
+  is "node2 node3 " nodes_of_web || { echo "the replicas are on: $(nodes_of_web)" >&2; return 1; }
+  local from pod
+  for from in $NODES; do
+    for pod in $(web_pods '{.status.podIP}'); do eventually 30 "machine $from reaches $pod" fetch "$from" "$pod:8080"; done
+    web_is_served "$from"
+    eventually 30 "the node port answers" fetch "$from" "$(lab_address 2):30081"
+    eventually 30 "the node port answers" fetch "$from" "$(lab_address 3):30081"
+  done
+  # systemd knows the pods' slices, and their limits are in the kernel.
+  # shellcheck disable=SC2016 # the machine expands it
+  on 2 'set -e; slice=$(basename "$(ls -d /sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/*-pod*.slice | head -1)")
+    systemctl show -p LoadState,MemoryMax "$slice" | sort | tr "\n" " "
+    cat "/sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/$slice/memory.max"' | tee "$VM_DIR/last"
+  grep -q '^LoadState=loaded MemoryMax=67108864 67108864$' "$VM_DIR/last"
+}
+
+agent_killed() {
+  local before pid
+  before=$(containers)
+  pid=$(main_pid 2)
+  on 2 kill -KILL "$pid"
+  # The pods do not notice.
+  web_is_served 2 3
+  is_another() { local now; now=$(main_pid 2); [ "$now" != 0 ] && [ "$now" != "$pid" ]; }
+  eventually 60 "systemd starts the agent again" is_another
+  eventually 120 "the agent is there again" is active on 2 systemctl is-active coracle-node.service
+  eventually 120 "node2 is Ready" is True condition 2
+  web_is_served 2 3
+  [ "$(containers)" = "$before" ]
+}
+
+upgrade() {
+  local before pid
+  before=$(containers)
+  pid=$(main_pid 2)
+  # Another binary that does the same: what follows an ELF file is ignored.
+  on 2 "printf x >>/root/coracle/target/release/$(basename "$binary")"
+  installs 2 node
+  [ "$(main_pid 2)" != "$pid" ]
+  eventually 120 "node2 is Ready" is True condition 2
+  web_is_served 2 3
+  [ "$(containers)" = "$before" ]
+}
+
+# The pods of a machine that went down run again: the same pods, in new containers.
+came_back() {
+  local i=$1 names=$2
+  eventually 180 "node$i is Ready" is True condition "$i"
+  runs_anew() { [ "$(web_pods '{.metadata.name}' | sort)" = "$names" ] && is 2 ready_replicas && [ "$(containers)" != "$3" ]; }
+  eventually 240 "the same pods run in new containers" runs_anew "$@"
+  web_is_served 2 3
+}
+reboot() {
+  local names before
+  names=$(web_pods '{.metadata.name}' | sort) before=$(containers)
+  lab_reboot 2
+  came_back 2 "$names" "$before"
+}
+power_cut() {
+  local names before
+  names=$(web_pods '{.metadata.name}' | sort) before=$(containers)
+  lab_power_off 3
+  lab_boot 3 keep
+  lab_wait 3
+  came_back 3 "$names" "$before"
+}
+
+partition() {
+  local start=$SECONDS after
+  lab_unplug 3
+  # The status is as old as the last one that was heard, so the 40 s may have begun 10 s ago.
+  eventually 90 "node3 is NotReady" is Unknown condition 3
+  after=$((SECONDS - start))
+  echo "NotReady after $after s"
+  [ $after -ge 25 ]
+  on_node2() { [ "$(k get pods -l app=web --field-selector spec.nodeName=node2 -o 'jsonpath={.items[*].status.containerStatuses[0].ready}')" = "true true" ]; }
+  eventually 180 "both replicas are on node2" on_node2
+  lab_plug 3
+  eventually 120 "node3 is Ready again" is True condition 3
+  only_those() { [ "$(web_pods '{.spec.nodeName}' | tr '\n' ' ')" = "node2 node2 " ]; }
+  eventually 120 "the pod that was evicted is gone" only_those
+  nothing_runs() { is "" on 3 "ctr -n $namespace_of_runtime containers ls -q"; }
+  eventually 120 "and so are its containers" nothing_runs
+  web_is_served 3
+  # Both nodes have one again.
+  k rollout restart deployment web
+  k rollout status deployment web --timeout 50s || k rollout status deployment web --timeout 50s
+}
+
+uninstall() {
+  k drain node3 --ignore-daemonsets --force --timeout 50s
+  k delete node node3
+  on 3 /root/coracle/deploy/uninstall.sh
+  on 3 'ls -d /usr/local/bin/coracle /etc/coracle /var/lib/coracle /run/coracle /var/lib/kubelet /etc/systemd/system/coracle* \
+    /etc/sysctl.d/90-coracle.conf /etc/modules-load.d/coracle.conf /sys/fs/cgroup/kubepods* 2>/dev/null
+    nft list ruleset; ip -o link | grep -v " lo:\| eth0:"; ip rule | grep -v "lookup \(local\|main\|default\)"; ctr -n k8s.io containers ls -q; true' >"$VM_DIR/left"
+  [ ! -s "$VM_DIR/left" ] || { echo "the uninstaller left:" >&2; cat "$VM_DIR/left" >&2; return 1; }
+}
+
+all="web agent_killed upgrade reboot power_cut partition uninstall"
+
+# --- running them
+
+finish() {
+  [ "${KEEP:-}" = 1 ] && return
+  lab_down
+}
+
+# What a person wants to read when it failed.
+last_words() {
+  local i
+  k get nodes,pods -o wide 2>&1 | sed 's/^/    /'
+  for i in $SERVER $NODES; do
+    echo "    --- machine $i"
+    within=20 on "$i" 'journalctl --no-pager -n 25 -o cat -u coracle-server -u coracle-node' 2>&1 | sed 's/^/    /' || true
+  done
+}
+
+scenario() {
+  local start=$SECONDS log=$VM_DIR/$1.log
+  # In a shell of its own, where the first failure ends it (as it would not inside an `if`).
+  (set -e; "$1") >"$log" 2>&1 &
+  if wait $!; then
+    printf 'ok    %4s s  %s\n' $((SECONDS - start)) "${1//_/ }"
+  else
+    printf 'FAIL  %4s s  %s\n' $((SECONDS - start)) "${1//_/ }"
+    sed 's/^/    /' "$log"
+    last_words
+    return 1
+  fi
+}
+
+for name in "$@"; do
+  [[ " $all " = *" $name "* ]] || { echo "no scenario $name; there are: $all" >&2; exit 2; }
+done
+echo "==> Packages, image, kubectl and a release build"
+./tests/vm/packages.sh
+HOME=$VM_DIR VAGRANT_DOTFILE_PATH=$VM_DIR/vagrant vagrant validate --ignore-provider
+./tests/vm/image.sh "$VM_DIR"
+if [ -z "${CORACLE_BIN:-}" ]; then cargo build --release --locked --bin coracle; fi
+binary=$(realpath "${CORACLE_BIN:-$target/release/coracle}")
+if [ -z "${CORACLE_KUBECTL:-}" ]; then ./tests/kubectl.sh "$target/tools"; fi
+kubectl=${CORACLE_KUBECTL:-$target/tools/kubectl}
+if [ -z "${CORACLE_IMAGES:-}" ]; then ./deploy/images.sh "$target/images"; fi
+images=${CORACLE_IMAGES:-$target/images}
+lab_down
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+failed=0
+for name in boot install join; do scenario $name || exit 1; done
+[ $# -gt 0 ] || set -- $all
+for name in "$@"; do scenario "$name" || failed=1; done
+[ $failed = 0 ] && echo "==> All scenarios passed in $SECONDS s"
+exit $failed

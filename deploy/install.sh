@@ -109,6 +109,8 @@ net.ipv6.conf.all.forwarding = 1
 # Packets between pods on one bridge (third-party CNI plugins) pass the rules of Services too. A minus: without br_netfilter they are not there.
 -net.bridge.bridge-nf-call-iptables = 1
 -net.bridge.bridge-nf-call-ip6tables = 1
+# Upstream's least: below it, a busy node drops connections.
+-net.netfilter.nf_conntrack_max = 131072
 # Each watched file in a pod takes one; the kernel's default of 128 instances is soon used up.
 fs.inotify.max_user_instances = 8192
 fs.inotify.max_user_watches = 524288

@@ -51,6 +51,7 @@ pub fn observe(questions: &Questions) -> Facts {
         runtime_error: UnixStream::connect(&questions.runtime_socket).err().map(|error| error.to_string()),
         programs: PROGRAMS.into_iter().map(|name| (name, in_path(name))).collect(),
         ports: questions.ports.iter().map(|address| (address.port(), taken(*address))).collect(),
+        running: if questions.thorough { running() } else { None },
         cgroups: cgroups(),
         overlay: std::fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("\toverlay")),
         netfilter_error: netfilter().err().map(|error| error.to_string()),
@@ -65,6 +66,23 @@ pub fn observe(questions: &Questions) -> Facts {
         memory_bytes: memory("MemTotal:"),
         settings: settings(questions),
     }
+}
+
+/// A process that serves as this program does, by its command line.
+fn running() -> Option<u32> {
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).find(|pid| {
+        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        serves(&command)
+    })
+}
+
+/// `/usr/local/bin/coracle\0up\0` does.
+fn serves(command: &str) -> bool {
+    let mut words = command.split('\0');
+    let program = words.next().unwrap_or_default();
+    program.rsplit('/').next() == Some("coracle")
+        && words.next().is_some_and(|role| ["up", "server", "node"].contains(&role))
 }
 
 fn settings(questions: &Questions) -> Settings {
@@ -213,6 +231,15 @@ fn meminfo() -> impl Fn(&str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_is_known_by_its_command_line_and_a_question_is_none() {
+        assert!(serves("/usr/local/bin/coracle\0up\0--config\0x\0"));
+        assert!(serves("coracle\0node\0"));
+        assert!(!serves("coracle\0doctor\0"));
+        assert!(!serves("/usr/bin/other\0up\0"));
+        assert!(!serves(""));
+    }
 
     #[test]
     fn a_module_is_named_by_its_file_however_it_is_packed_and_spelled() {

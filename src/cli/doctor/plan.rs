@@ -18,6 +18,8 @@ pub struct Facts {
     pub programs: Vec<(&'static str, bool)>,
     /// Ports that are needed, and the error of binding each.
     pub ports: Vec<(u16, Option<String>)>,
+    /// The process of ours that serves here already, if it was looked for.
+    pub running: Option<u32>,
     pub cgroups: Cgroups,
     pub overlay: bool,
     /// The error of opening a netfilter socket, if any.
@@ -177,6 +179,9 @@ fn ports(facts: &Facts) -> Outcome {
         let ports: Vec<String> = facts.ports.iter().map(|(port, _)| port.to_string()).collect();
         return well(format!("{} are free", ports.join(" and ")));
     }
+    if let Some(pid) = facts.running {
+        return well(format!("in use by coracle itself (process {pid})"));
+    }
     broken(
         format!("in use: {}", taken.join(", ")),
         "end the program that `ss -ltnp` shows there, or set server.port and kubelet.port in the configuration",
@@ -248,6 +253,7 @@ mod tests {
             runtime_error: None,
             programs: vec![("runc", true)],
             ports: vec![(6443, None)],
+            running: None,
             cgroups: Cgroups::V2,
             overlay: true,
             netfilter_error: None,
@@ -294,6 +300,13 @@ mod tests {
     fn a_control_plane_alone_needs_no_runtime() {
         let facts = Facts { runs_pods: false, runtime_error: Some("No such file".into()), ..healthy() };
         assert_eq!(broken_names(&facts), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn ports_that_coracle_itself_serves_are_well() {
+        let ports = vec![(6443, Some("Address already in use".into()))];
+        assert_eq!(broken_names(&Facts { ports: ports.clone(), ..healthy() }), ["ports"]);
+        assert_eq!(broken_names(&Facts { ports, running: Some(7), ..healthy() }), Vec::<&str>::new());
     }
 
     #[test]

@@ -260,15 +260,19 @@ last_words() {
 
 scenario() {
   local start=$SECONDS log=$VM_DIR/$1.log
-  # In a shell of its own, where the first failure ends it (as it would not inside an `if`).
-  (set -e; "$1") >"$log" 2>&1 &
-  if wait $!; then
+  # In a shell of its own, where the first failure ends it. Neither this function nor its caller may be part of a condition:
+  # the shell would ignore -e all the way down.
+  set +e
+  (set -e; "$1") >"$log" 2>&1
+  local ended=$?
+  set -e
+  if [ $ended = 0 ]; then
     printf 'ok    %4s s  %s\n' $((SECONDS - start)) "${1//_/ }"
   else
     printf 'FAIL  %4s s  %s\n' $((SECONDS - start)) "${1//_/ }"
     sed 's/^/    /' "$log"
     last_words
-    return 1
+    failed=1
   fi
 }
 
@@ -291,9 +295,12 @@ trap 'exit 130' INT TERM
 
 failed=0
 if [ "${REUSE:-}" != 1 ]; then
-  for name in boot install join; do scenario $name || exit 1; done
+  for name in boot install join; do
+    scenario $name
+    [ $failed = 0 ] || exit 1
+  done
 fi
 [ $# -gt 0 ] || set -- $all
-for name in "$@"; do scenario "$name" || failed=1; done
+for name in "$@"; do scenario "$name"; done
 [ $failed = 0 ] && echo "==> All scenarios passed in $SECONDS s"
 exit $failed

@@ -149,14 +149,11 @@ impl Cgroups {
     /// Removes all of it, with what runs in it, and the configured root if nobody else uses it.
     pub fn reset(&self) -> io::Result<()> {
         let mut state = self.state.lock();
-        for tree in self.hierarchy.trees.keys() {
-            remove_tree(&tree.join(self.naming.kubepods()))?;
-        }
-        // One slice with all those below it.
+        // One slice with all those below it, and before its directories: systemd 252 does not answer about one that it finds
+        // without its cgroup ("Failed to thaw slice").
         self.stop(&self.naming.kubepods())?;
         for tree in self.hierarchy.trees.keys() {
             let kubepods = tree.join(self.naming.kubepods());
-            // systemd may have made it again between the two.
             remove_tree(&kubepods)?;
             // Upwards as far as the directories are empty; somebody else's cgroup in one keeps it.
             let above = kubepods.ancestors().skip(1).take_while(|above| above != tree);

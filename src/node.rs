@@ -36,7 +36,7 @@ pub(crate) fn kubelet_config(config: &Config, place: &NodePlace) -> KubeletConfi
             config::CgroupDriver::Systemd => kubelet::CgroupDriver::Systemd,
         },
         static_pod_path: kubelet.static_pod_path.clone(),
-        cluster_dns: kubelet.cluster_dns.clone(),
+        cluster_dns: config.cluster_dns(),
         cluster_domain: kubelet.cluster_domain.clone(),
         resolv_conf: Some(kubelet.resolv_conf.clone()),
         max_pods: kubelet.max_pods,

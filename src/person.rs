@@ -145,6 +145,9 @@ fn questions(config: &Config, role: Role) -> doctor::Questions {
     let mut ports = Vec::new();
     if role.serves() {
         ports.push((bind, config.server.port).into());
+        if config.components.dns {
+            ports.push((config.node.ip.unwrap_or(bind), config.dns.port).into());
+        }
     }
     if role.runs_pods(config) {
         ports.push((IpAddr::V4(Ipv4Addr::UNSPECIFIED), config.kubelet.port).into());

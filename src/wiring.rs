@@ -1,7 +1,7 @@
 //! Builds every component, in start order: the table of contents of the process.
 //!
 //! ```text
-//!   coracle server ── start_server: store, API server, read cache, controllers, scheduler, certificates
+//!   coracle server ── start_server: store, API server, read cache, controllers, scheduler, DNS, certificates
 //!   coracle node   ── connection ─▶ start_node: proxy, network, kubelet
 //!   coracle up     ── start_server ── memory ─▶ start_node
 //! ```
@@ -110,7 +110,7 @@ struct RunningServer {
     place: Place,
     directory: Arc<Directory>,
     clients: Clients,
-    /// One read cache for all controllers, the scheduler, and the node in the same process.
+    /// One read cache for all controllers, the scheduler, DNS, and the node in the same process.
     reads: Cache,
 }
 
@@ -157,6 +157,16 @@ async fn start_server(config: &Config, supervisor: &mut Supervisor) -> anyhow::R
     }
     if config.components.scheduler {
         start_scheduler(supervisor, clients.user("system:kube-scheduler", &[]), reads.clone());
+    }
+    if let Some(cluster_ip) = config.dns_service_ip().filter(|_| config.components.dns) {
+        let settings = dns::Config {
+            domain: config.kubelet.cluster_domain.clone(),
+            listen: (place.node.ip, config.dns.port).into(),
+            ranges: vec![config.network.pod_cidr, config.network.service_cidr],
+            resolv_conf: config.kubelet.resolv_conf.clone(),
+            cluster_ip,
+        };
+        start_dns(supervisor, settings, clients.user("system:coracle:dns", &[]), reads.clone());
     }
     let shown = vec![
         Shown { profile: identity::api_server_profile(config, &place), serving },
@@ -286,6 +296,13 @@ fn start_scheduler(supervisor: &mut Supervisor, client: Client, cache: Cache) {
             let recorder = Recorder::new(client.clone(), "default-scheduler", None, &scope);
             Ok(scheduler::run(scheduler::Config::default(), client, &cache, recorder, scope).await?)
         }
+    });
+}
+
+fn start_dns(supervisor: &mut Supervisor, settings: dns::Config, client: Client, cache: Cache) {
+    supervisor.start("dns", OnFailure::Restart, move |scope| {
+        let (settings, client, cache) = (settings.clone(), client.clone(), cache.clone());
+        async move { Ok(dns::run(settings, client, &cache, scope).await?) }
     });
 }
 

@@ -36,6 +36,7 @@ pub struct Config {
     pub network: Network,
     pub runtime: Runtime,
     pub kubelet: Kubelet,
+    pub dns: Dns,
     pub components: Components,
     pub logging: Logging,
 }
@@ -131,6 +132,13 @@ pub enum CgroupDriver {
     Systemd,
 }
 
+/// The cluster's DNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Where it listens on the node's address. The Service at which pods find it has port 53.
+    pub port: u16,
+}
+
 /// Which parts run in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Components {
@@ -138,6 +146,7 @@ pub struct Components {
     pub proxy: bool,
     pub scheduler: bool,
     pub controllers: bool,
+    pub dns: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,7 +197,14 @@ impl Default for Config {
                 cluster_domain: "cluster.local".into(),
                 resolv_conf: "/etc/resolv.conf".into(),
             },
-            components: Components { kubelet: true, proxy: true, scheduler: true, controllers: true },
+            dns: Dns { port: 10053 },
+            components: Components {
+                kubelet: true,
+                proxy: true,
+                scheduler: true,
+                controllers: true,
+                dns: true,
+            },
             logging: Logging { level: "info".into(), format: LogFormat::Text },
         }
     }
@@ -199,6 +215,27 @@ impl Config {
     #[must_use]
     pub fn admin_kubeconfig(&self) -> PathBuf {
         self.state_dir.join("admin.kubeconfig")
+    }
+
+    /// The address of the cluster's DNS Service: by convention the tenth of the Service range. None where the range is
+    /// smaller.
+    #[must_use]
+    pub fn dns_service_ip(&self) -> Option<IpAddr> {
+        let range = self.network.service_cidr;
+        let address = match range.network() {
+            IpAddr::V4(first) => IpAddr::from(u32::from(first).checked_add(10)?.to_be_bytes()),
+            IpAddr::V6(first) => IpAddr::from(u128::from(first).checked_add(10)?.to_be_bytes()),
+        };
+        range.contains(&address).then_some(address)
+    }
+
+    /// What pods' resolv.conf names: what is configured, else the DNS of this process.
+    #[must_use]
+    pub fn cluster_dns(&self) -> Vec<IpAddr> {
+        match self.kubelet.cluster_dns.as_slice() {
+            [] if self.components.dns => self.dns_service_ip().into_iter().collect(),
+            configured => configured.to_vec(),
+        }
     }
 
     /// Reads a configuration file.

@@ -44,6 +44,7 @@ fn document(root: Node, base: &Config, mistakes: &mut Vec<Mistake>) -> Config {
     network(&mut config, top.section("network"));
     runtime(&mut config, top.section("runtime"));
     kubelet(&mut config, top.section("kubelet"));
+    dns(&mut config, top.section("dns"));
     components(&mut config, top.section("components"));
     logging(&mut config, top.section("logging"));
     top.finish();
@@ -127,12 +128,25 @@ fn kubelet(config: &mut Config, mut section: Section<'_>) {
     section.finish();
 }
 
+fn dns(config: &mut Config, mut section: Section<'_>) {
+    set!(config.dns.port, section.number::<u16>("port", 1, 65535));
+    section.finish();
+}
+
 fn components(config: &mut Config, mut section: Section<'_>) {
     let components = &mut config.components;
     set!(components.kubelet, section.bool("kubelet"));
     set!(components.proxy, section.bool("proxy"));
     set!(components.scheduler, section.bool("scheduler"));
     set!(components.controllers, section.bool("controllers"));
+    set!(components.dns, section.bool("dns"));
+    if config.components.dns && config.dns_service_ip().is_none() {
+        let range = config.network.service_cidr;
+        let text = format!(
+            "network.serviceCIDR {range} has no tenth address for it; choose a larger range, or switch this off"
+        );
+        section.mistake(section.line(), "dns", text);
+    }
     section.finish();
 }
 
@@ -200,6 +214,22 @@ mod tests {
             (above.network.pod_cidr.to_string(), above.network.mtu),
             ("10.8.0.0/16".into(), Some(1400))
         );
+    }
+
+    #[test]
+    fn pods_ask_the_tenth_address_of_the_service_range_unless_told_otherwise() {
+        let dns = |text: &str| {
+            let config = config(&format!("kind: CoracleConfiguration\n{text}")).unwrap();
+            config.cluster_dns().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(dns(""), ["10.96.0.10"]);
+        assert_eq!(dns("network: {serviceCIDR: 10.0.1.0/24}"), ["10.0.1.10"]);
+        assert_eq!(dns("network: {serviceCIDR: \"fd00:96::/112\"}"), ["fd00:96::a"]);
+        assert_eq!(dns("kubelet: {clusterDNS: [192.0.2.53]}"), ["192.0.2.53"]);
+        assert_eq!(dns("components: {dns: false}"), Vec::<String>::new());
+        let small = "kind: CoracleConfiguration\nnetwork: {serviceCIDR: 10.0.1.0/29}\n";
+        assert!(mistakes(small)[0].contains("dns: network.serviceCIDR 10.0.1.0/29 has no tenth address"));
+        assert!(config(&format!("{small}components: {{dns: false}}\n")).is_ok());
     }
 
     #[test]

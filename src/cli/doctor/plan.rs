@@ -177,14 +177,14 @@ fn ports(facts: &Facts) -> Outcome {
         .collect();
     if taken.is_empty() {
         let ports: Vec<String> = facts.ports.iter().map(|(port, _)| port.to_string()).collect();
-        return well(format!("{} are free", ports.join(" and ")));
+        return well(format!("{} are free", ports.join(", ")));
     }
     if let Some(pid) = facts.running {
         return well(format!("in use by coracle itself (process {pid})"));
     }
     broken(
         format!("in use: {}", taken.join(", ")),
-        "end the program that `ss -ltnp` shows there, or set server.port and kubelet.port in the configuration",
+        "end the program that `ss -ltnp` shows there, or set server.port, kubelet.port or dns.port in the configuration",
     )
 }
 

@@ -8,6 +8,7 @@
 mod hosts;
 
 mod chain;
+mod dns;
 mod kubectl;
 mod machines;
 mod outages;

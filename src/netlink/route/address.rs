@@ -10,7 +10,7 @@ use netlink_packet_route::{
 };
 
 use super::{link::family, socket::Socket};
-use crate::request::{RequestError, or_present};
+use crate::request::{RequestError, or_absent, or_present};
 
 impl Socket {
     /// Gives an interface an address. IPv6 addresses are usable at once: no duplicate is looked for.
@@ -37,24 +37,44 @@ impl Socket {
         ))
     }
 
+    /// Takes an address from an interface. False if it had it not.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove_address(&mut self, index: u32, address: IpNet) -> Result<bool, RequestError> {
+        let mut message = AddressMessage::default();
+        message.header.family = family(address.addr());
+        message.header.prefix_len = address.prefix_len();
+        message.header.index = index;
+        message.attributes = vec![AddressAttribute::Local(address.addr())];
+        let operation = format!("remove address {address} from link {index}");
+        or_absent(self.change(RouteNetlinkMessage::DelAddress(message), 0, &operation))
+    }
+
     /// The addresses of one interface, or of all.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn addresses(&mut self, index: Option<u32>) -> Result<Vec<IpNet>, RequestError> {
+        let all = self.addresses_by_link()?.into_iter();
+        Ok(all.filter(|(at, _)| index.is_none_or(|index| index == *at)).map(|(_, net)| net).collect())
+    }
+
+    /// All addresses, each with the index of its interface.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn addresses_by_link(&mut self) -> Result<Vec<(u32, IpNet)>, RequestError> {
         let answers =
             self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), "list addresses")?;
         let read = |message: RouteNetlinkMessage| {
             let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-            if index.is_some_and(|index| index != message.header.index) {
-                return None;
-            }
             let find =
                 |wanted: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(wanted);
             // The local address of a point-to-point link differs from the (peer's) address.
             let address = find(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None })
                 .or_else(|| find(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None }))?;
-            IpNet::new(address, message.header.prefix_len).ok()
+            Some((message.header.index, IpNet::new(address, message.header.prefix_len).ok()?))
         };
         Ok(answers.into_iter().filter_map(read).collect())
     }

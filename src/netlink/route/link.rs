@@ -8,12 +8,16 @@ use netlink_packet_route::{
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-use super::{routes::Route, socket::Socket};
+use super::{
+    routes::Route,
+    socket::Socket,
+    vxlan::{Vxlan, read_vxlan},
+};
 use crate::namespace::Namespace;
 use crate::request::{RequestError, or_absent};
 
 /// An Ethernet address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mac(pub [u8; 6]);
 
 impl fmt::Display for Mac {
@@ -39,6 +43,8 @@ pub struct Link {
     pub up: bool,
     /// The index of the other end, for a veth. It counts in the other end's namespace.
     pub peer: Option<u32>,
+    /// For a VXLAN device.
+    pub vxlan: Option<Vxlan>,
 }
 
 /// A pair of interfaces joined by a wire, one end of it in another namespace from the start.
@@ -114,6 +120,16 @@ impl Socket {
         self.change(RouteNetlinkMessage::SetLink(message), 0, &format!("set link {index} up"))
     }
 
+    /// # Errors
+    /// When there is no such interface, or it cannot have this MTU.
+    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), RequestError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+        let operation = format!("set the MTU of link {index} to {mtu}");
+        self.change(RouteNetlinkMessage::SetLink(message), 0, &operation)
+    }
+
     /// Removes an interface, and with a veth its other end. False if there was none.
     ///
     /// # Errors
@@ -150,6 +166,7 @@ fn read(message: &RouteNetlinkMessage) -> Option<Link> {
         mac: None,
         up: message.header.flags.contains(LinkFlags::Up),
         peer: None,
+        vxlan: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -157,6 +174,7 @@ fn read(message: &RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
             LinkAttribute::Link(index) => link.peer = Some(*index),
+            LinkAttribute::LinkInfo(info) => link.vxlan = read_vxlan(info),
             _ => {}
         }
     }

@@ -14,8 +14,10 @@ mod neighbour;
 mod queueing;
 mod routes;
 mod socket;
+mod vxlan;
 
 pub use link::{Link, Mac, VethPair};
 pub use queueing::TokenBucket;
 pub use routes::Route;
 pub use socket::Socket;
+pub use vxlan::{Vxlan, VxlanDevice};

@@ -95,6 +95,8 @@ fn network(config: &mut Config, mut section: Section<'_>) {
         network.cni_plugin_dirs = dirs;
     }
     network.mtu = section.number("mtu", 576, 65535).or(network.mtu);
+    set!(network.vxlan.0, section.number::<u32>("vxlanVNI", 1, 0x00ff_ffff));
+    set!(network.vxlan.1, section.number::<u16>("vxlanPort", 1, 65535));
     let (pods, services) = (network.pod_cidr, network.service_cidr);
     if pods.contains(&services) || services.contains(&pods) {
         let text =

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+pub use crate::routes::Tunnel;
+
 /// Which network pods get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProviderConfig {
@@ -30,6 +32,8 @@ pub struct Config {
     pub cluster_cidr: Vec<IpNet>,
     /// Of pods' interfaces; otherwise as the interface that the default route leads to.
     pub mtu: Option<u32>,
+    /// To nodes that no link is shared with.
+    pub tunnel: Tunnel,
     /// What `coracle-cni` in the runtime's plugin folder leads to; otherwise this process's own binary.
     pub plugin_binary: Option<PathBuf>,
 }

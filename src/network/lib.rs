@@ -34,6 +34,6 @@ mod server;
 mod task;
 mod turns;
 
-pub use config::{Config, ProviderConfig};
+pub use config::{Config, ProviderConfig, Tunnel};
 pub use reset::{Report, reset};
 pub use task::{NetworkError, Nodes, run};

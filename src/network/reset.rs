@@ -76,13 +76,14 @@ fn remove(config: &Config) -> Report {
         let pods = swept.attachments.iter().map(|id| format!("attachment of container {}", id.container_id));
         pods.chain(swept.interfaces.iter().map(|name| format!("interface {name}"))).collect()
     });
-    report.note("routes to other nodes", routes::sync(&[]), |plan| {
-        plan.remove
-            .iter()
-            .filter_map(|route| route.destination)
-            .map(|net| format!("route to {net}"))
-            .collect()
+    let mut failed = Vec::new();
+    report.note("ways to other nodes", routes::sync(&routes::Local::default(), &[]), |outcome| {
+        failed = outcome.failed;
+        outcome.plan.steps.iter().filter_map(removed_way).collect()
     });
+    for error in failed {
+        report.note("a way to another node", Err::<(), _>(error), |()| Vec::new());
+    }
     let table = builtin::Table::default();
     for family in [Family::Ip, Family::Ip6] {
         let text = match family {
@@ -101,4 +102,12 @@ fn remove(config: &Config) -> Report {
         if there { vec![format!("socket {}", config.socket().display())] } else { Vec::new() }
     });
     report
+}
+
+fn removed_way(step: &routes::Step) -> Option<String> {
+    match step {
+        routes::Step::RemoveRoute(route) => route.destination.map(|net| format!("route to {net}")),
+        routes::Step::RemoveDevice(underlay) => Some(format!("interface {}", underlay.device())),
+        _ => None,
+    }
 }

@@ -1,7 +1,7 @@
 //! The loop: wait for the node's addresses, make the network, offer it to the runtime, and look again when
 //! nodes change.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use client::{ObjectKey, Store};
 use ipnet::IpNet;
@@ -17,7 +17,7 @@ use crate::{
     host::{self, HostError, Ledger},
     offer::{self, Offer, OfferError},
     provider::{Provider, ProviderError, Saved},
-    routes,
+    routes::{self, Local, Outcome, StepError},
     server::{self, ServerError},
 };
 
@@ -45,6 +45,8 @@ pub enum NetworkError {
     Binary(#[source] std::io::Error),
     #[error("routes to other nodes")]
     Routes(#[source] netlink::RequestError),
+    #[error("a way to another node")]
+    Way(#[source] StepError),
     #[error("a step of the network")]
     Work(#[from] WorkError),
 }
@@ -74,9 +76,18 @@ pub async fn run(config: Config, nodes: Nodes, scope: Scope) -> Result<(), Netwo
     scope.spawn("cni server", server::serve(listener, provider, workers.clone(), scope.clone()));
 
     let (mut own_changes, mut changes) = (nodes.own.changes(), nodes.all.changes());
-    let pod_cidrs = if let Saved::BuiltIn(settings) = saved { settings.pod_cidrs } else { Vec::new() };
-    let unreachable = Vec::new();
-    let mut network = Network { config, workers, offered, pod_cidrs, made: None, seen: None, unreachable };
+    let settings = if let Saved::BuiltIn(settings) = saved { settings } else { Settings::default() };
+    let mut network = Network {
+        config,
+        workers,
+        offered,
+        pod_cidrs: settings.pod_cidrs,
+        made: None,
+        seen: None,
+        unreachable: Vec::new(),
+        addresses: Vec::new(),
+        tunnel_mtu: settings.tunnel_mtu,
+    };
     loop {
         let patience = match network.pass(&nodes).await {
             Ok(()) => INTERVAL,
@@ -118,36 +129,63 @@ struct Network {
     made: Option<Saved>,
     /// What the runtime saw at the last look.
     seen: Option<Offer>,
-    /// Pods of nodes that no link is shared with.
+    /// Pods of nodes that nothing leads to.
     unreachable: Vec<IpNet>,
+    /// Where other nodes find this one, as its Node last said.
+    addresses: Vec<IpAddr>,
+    /// What fits the tunnel, while a node is behind it.
+    tunnel_mtu: Option<u32>,
 }
 
 impl Network {
     async fn pass(&mut self, nodes: &Nodes) -> Result<(), NetworkError> {
+        if self.wanted(&nodes.own).is_none() {
+            return Ok(());
+        }
+        // The tunnel first: pods' MTU depends on it. Where it fails, pods get a network nevertheless.
+        let ways = self.sync_ways(nodes).await;
         let Some(wanted) = self.wanted(&nodes.own) else { return Ok(()) };
         if self.made.as_ref() != Some(&wanted) {
             self.make(wanted).await?;
         }
         self.offer().await?;
+        ways
+    }
+
+    /// Ways to the pods of other nodes.
+    async fn sync_ways(&mut self, nodes: &Nodes) -> Result<(), NetworkError> {
         // Before the list is whole, a missing node is an unknown one.
-        if nodes.all.synced() && self.config.provider == ProviderConfig::BuiltIn {
-            let peers = routes::peers(&nodes.all.list(), &self.config.node_name);
-            let plan = self.work(move || routes::sync(&peers)).await?.map_err(NetworkError::Routes)?;
-            if !plan.set.is_empty() || !plan.remove.is_empty() {
-                info!(
-                    set = plan.set.len(),
-                    removed = plan.remove.len(),
-                    "network: routes to other nodes changed"
-                );
-            }
-            if plan.unreachable != self.unreachable {
-                if !plan.unreachable.is_empty() {
-                    warn!(ranges = ?plan.unreachable, "network: no link is shared with the nodes of these pods");
-                }
-                self.unreachable = plan.unreachable;
-            }
+        if !nodes.all.synced() || self.config.provider != ProviderConfig::BuiltIn {
+            return Ok(());
         }
-        Ok(())
+        let node = nodes.own.get(&ObjectKey::cluster(&self.config.node_name));
+        let known = node.map(|node| routes::internal_addresses(&node)).unwrap_or_default();
+        if !known.is_empty() {
+            self.addresses = known;
+        }
+        let peers = routes::peers(&nodes.all.list(), &self.config.node_name);
+        // Not known yet where this node is: what leads to others stays as it is.
+        if self.addresses.is_empty() && !peers.is_empty() {
+            return Ok(());
+        }
+        let local = Local {
+            addresses: self.addresses.clone(),
+            pod_cidrs: self.pod_cidrs.clone(),
+            tunnel: self.config.tunnel,
+        };
+        let Outcome { plan, failed } =
+            self.work(move || routes::sync(&local, &peers)).await?.map_err(NetworkError::Routes)?;
+        if !plan.steps.is_empty() {
+            info!(steps = plan.steps.len(), failed = failed.len(), "network: ways to other nodes changed");
+        }
+        if plan.unreachable != self.unreachable {
+            if !plan.unreachable.is_empty() {
+                warn!(ranges = ?plan.unreachable, "network: no address family is shared with the nodes of these pods");
+            }
+            self.unreachable = plan.unreachable;
+        }
+        self.tunnel_mtu = plan.tunnel_mtu;
+        failed.into_iter().next().map_or(Ok(()), |error| Err(NetworkError::Way(error)))
     }
 
     /// The network as it should be; `None` before the node has addresses. A node that has none any more
@@ -171,6 +209,7 @@ impl Network {
             pod_cidrs: self.pod_cidrs.clone(),
             cluster_cidrs: self.config.cluster_cidr.clone(),
             mtu: self.config.mtu,
+            tunnel_mtu: self.tunnel_mtu,
         }))
     }
 

@@ -36,3 +36,4 @@ pub(crate) use names::is_host_interface;
 pub use network::{Builtin, Swept};
 pub(crate) use render::TABLE;
 pub(crate) use rules::Table;
+pub(crate) use wire::DEFAULT_MTU;

@@ -17,6 +17,9 @@ pub struct Settings {
     pub cluster_cidrs: Vec<IpNet>,
     /// Otherwise as the interface that the default route leads to.
     pub mtu: Option<u32>,
+    /// What fits the tunnel, while a node is behind it: found packets are no larger.
+    #[serde(default)]
+    pub tunnel_mtu: Option<u32>,
 }
 
 impl Settings {

@@ -78,7 +78,10 @@ impl Builtin {
         };
         let mtu = match self.settings.mtu {
             Some(mtu) => mtu,
-            None => wire::uplink_mtu().map_err(|error| wire_failure(&error))?,
+            None => {
+                let uplink = wire::uplink_mtu().map_err(|error| wire_failure(&error))?;
+                self.settings.tunnel_mtu.map_or(uplink, |tunnel| tunnel.min(uplink))
+            }
         };
         if ports_changed {
             // Before the pod has its address: host ports of the one before must not lead to it.

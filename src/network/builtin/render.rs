@@ -207,6 +207,7 @@ mod tests {
             pod_cidrs: vec!["10.1.0.0/24".parse().unwrap()],
             cluster_cidrs: vec!["10.1.0.0/16".parse().unwrap()],
             mtu: None,
+            tunnel_mtu: None,
         }
     }
 

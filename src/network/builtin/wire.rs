@@ -23,7 +23,7 @@ use super::{
 const GATEWAY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
 const GATEWAY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
 const LOOPBACK_INDEX: u32 = 1;
-pub(super) const DEFAULT_MTU: u32 = 1500;
+pub(crate) const DEFAULT_MTU: u32 = 1500;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WireError {

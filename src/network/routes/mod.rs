@@ -1,25 +1,37 @@
-//! Routes to the pods of other nodes: by the other node's own address, where both are on one link.
+//! Ways to the pods of other nodes.
 //!
-//! `plan.rs` decides; [`sync`] carries out. Nodes that no link is shared with are named in the plan, for a
-//! tunnel to reach.
+//! ```text
+//!   a node on one of this host's links    route  10.1.2.0/24 via 192.0.2.2
+//!   a node behind a router                route  10.1.3.0/24 via 10.1.3.0 dev coracle-vxlan onlink
+//!                                         neighbour  10.1.3.0   is at MAC of that node's tunnel end
+//!                                         forwarding MAC        is at 203.0.113.9, the node
+//! ```
+//!
+//! `observe.rs` reads the host, `plan.rs` decides, by looking at each node, and `apply.rs` carries out. A host has
+//! a device for each family that packets between nodes travel in, and only while a node needs it.
+//!
+//! Invariants:
+//! - Nothing is exchanged but what Nodes say: a tunnel end's MAC is made from its node's address ([`names`]).
+//! - The tunnel never floods and never learns: where a packet goes is written down beforehand.
 
+mod apply;
+mod names;
+mod observe;
 mod plan;
+#[cfg(test)]
+mod tests;
 
-use netlink::{RequestError, route::Socket};
+use netlink::RequestError;
 
-use plan::{Observed, Plan, plan};
-pub(crate) use plan::{Peer, peers, pod_cidrs};
+pub(crate) use plan::{Local, Outcome, Peer, Step, internal_addresses, peers, pod_cidrs};
+pub use {apply::StepError, plan::Tunnel};
 
-/// Makes our routes to other nodes' pods what the peers say. Blocks.
-pub(crate) fn sync(peers: &[Peer]) -> Result<Plan, RequestError> {
-    let mut host = Socket::open()?;
-    let observed = Observed { addresses: host.addresses(None)?, routes: host.own_routes()? };
-    let plan = plan(peers, &observed);
-    for route in &plan.remove {
-        host.remove_route(route)?;
-    }
-    for route in &plan.set {
-        host.set_route(route)?;
-    }
-    Ok(plan)
+/// Makes our ways to other nodes' pods what the peers say. Blocks. One step that fails does not keep others from
+/// being made.
+pub(crate) fn sync(local: &Local, peers: &[Peer]) -> Result<Outcome, RequestError> {
+    let mut host = netlink::route::Socket::open()?;
+    let observed = observe::observe(&mut host)?;
+    let plan = plan::plan(local, peers, &observed);
+    let failed = apply::apply(&mut host, &plan.steps);
+    Ok(Outcome { plan, failed })
 }

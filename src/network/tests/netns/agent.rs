@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The API's nodes: a list, and a watch that says what changed since.
 #[derive(Clone, Default)]
-struct Nodes {
+pub(crate) struct Nodes {
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -43,10 +43,24 @@ impl Nodes {
         shared.watchers.retain(|watcher| watcher.try_send(event.clone()).is_ok());
     }
 
+    /// Takes the place of what was there; nodes that are not named are gone.
+    pub(crate) fn replace(&self, nodes: &[Value]) {
+        let mut shared = self.shared.lock().unwrap();
+        let name = |node: &Value| node["metadata"]["name"].clone();
+        let gone = shared.items.iter().filter(|old| !nodes.iter().any(|new| name(new) == name(old)));
+        let mut events: Vec<Value> = gone.map(|node| json!({"type": "DELETED", "object": node})).collect();
+        events.extend(nodes.iter().map(|node| json!({"type": "MODIFIED", "object": node})));
+        shared.items = nodes.to_vec();
+        for event in events {
+            let event = Bytes::from(format!("{event}\n"));
+            shared.watchers.retain(|watcher| watcher.try_send(event.clone()).is_ok());
+        }
+    }
+
     fn answer(&self, watch: bool) -> http::Response<UnsyncBoxBody<Bytes, Infallible>> {
         let mut shared = self.shared.lock().unwrap();
         let body = if watch {
-            let (events, stream) = mpsc::channel(16);
+            let (events, stream) = mpsc::channel(64);
             shared.watchers.push(events);
             StreamBody::new(ReceiverStream::new(stream).map(|bytes| Ok(http_body::Frame::data(bytes))))
                 .boxed_unsync()
@@ -69,12 +83,12 @@ fn node(version: u32, pod_cidr: Option<&str>) -> Value {
 }
 
 /// An agent on a host, and the runtime's folders.
-struct Agent {
+pub(crate) struct Agent {
     scope: Scope,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-fn config(host: &Host) -> Config {
+pub(crate) fn config(host: &Host) -> Config {
     let root = host.state.path();
     Config {
         node_name: "n1".into(),
@@ -86,12 +100,13 @@ fn config(host: &Host) -> Config {
         cni_plugin_dirs: vec!["/usr/lib/cni".into()],
         cluster_cidr: vec!["10.77.0.0/16".parse().unwrap()],
         mtu: None,
+        tunnel: network::Tunnel::default(),
         plugin_binary: Some(env!("CARGO_BIN_EXE_coracle-cni").into()),
     }
 }
 
 impl Agent {
-    fn start(host: &Host, config: Config, nodes: &Nodes) -> Self {
+    pub(crate) fn start(host: &Host, config: Config, nodes: &Nodes) -> Self {
         let scope = Scope::root("network");
         let beside = host.place.beside();
         let (nodes, own) = (nodes.clone(), scope.clone());
@@ -118,7 +133,7 @@ impl Agent {
         Self { scope, thread: Some(thread) }
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.scope.cancel();
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap();
@@ -133,7 +148,7 @@ impl Drop for Agent {
     }
 }
 
-fn wait(what: &str, done: impl Fn() -> bool) {
+pub(crate) fn wait(what: &str, done: impl Fn() -> bool) {
     let until = Instant::now() + DEADLINE;
     while !done() {
         assert!(Instant::now() < until, "never: {what}");
@@ -141,12 +156,12 @@ fn wait(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-fn conflist(host: &Host) -> PathBuf {
+pub(crate) fn conflist(host: &Host) -> PathBuf {
     host.state.path().join("net.d/99-coracle.conflist")
 }
 
 /// What a runtime does: the conflist of its folder, the plugins of its other folder.
-fn runtime<T: Send + 'static>(
+pub(crate) fn runtime<T: Send + 'static>(
     host: &Host,
     list: &Path,
     work: impl AsyncFnOnce(Chain<Processes>) -> Result<T, CniError> + Send + 'static,

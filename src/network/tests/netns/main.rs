@@ -6,4 +6,5 @@ mod agent;
 mod bench;
 mod builtin;
 mod chain;
+mod nodes;
 mod support;

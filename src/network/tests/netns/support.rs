@@ -166,6 +166,7 @@ impl Host {
             pod_cidrs: vec!["10.77.0.0/24".parse().unwrap(), "fd00:77::/64".parse().unwrap()],
             cluster_cidrs: vec!["10.77.0.0/16".parse().unwrap()],
             mtu: None,
+            tunnel_mtu: None,
         }
     }
 

@@ -36,4 +36,5 @@ mod turns;
 
 pub use config::{Config, ProviderConfig, Tunnel};
 pub use reset::{Report, reset};
+pub use routes::StepError;
 pub use task::{NetworkError, Nodes, run};

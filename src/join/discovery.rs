@@ -297,3 +297,92 @@ async fn facts(
     }
     Ok(ClusterFacts::read(texts[0].as_deref(), texts[1].as_deref())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pki::{Authority, Issued, Key, Names, Profile, tls};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    const TOKEN: &str = "abcdef.0123456789abcdef";
+
+    /// A server of something that answers everything with the same words, over TLS.
+    async fn server(scope: &Scope, answer: String) -> ServerAddress {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let now = Timestamp::now();
+        let authority = Authority::self_signed("x", Key::generate().unwrap(), now).unwrap();
+        let profile = Profile::ApiServer { names: Names::from_texts(&["127.0.0.1"]) };
+        let issued: Issued = authority.issue(&profile, now).unwrap();
+        let mut config = tls::server(tls::Serving::new(&issued).unwrap(), authority.certificate()).unwrap();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        scope.spawn("server", async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // The first connection is only opened and closed.
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    let Ok(byte) = stream.read_u8().await else { break };
+                    asked.push(byte);
+                }
+                drop(stream.write_all(answer.as_bytes()).await);
+                drop(stream.shutdown().await);
+            }
+        });
+        ServerAddress { host: "127.0.0.1".into(), port }
+    }
+
+    async fn refused(head: &str, body: &str) -> DiscoverError {
+        let scope = Scope::root("test");
+        let length = body.len();
+        let answer =
+            format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+        let server = server(&scope, answer).await;
+        let token: BootstrapToken = TOKEN.parse().unwrap();
+        let found = discover(&server, &token, &[], &scope);
+        tokio::time::timeout(Duration::from_secs(30), found).await.unwrap().unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_off_is_told_before_anything_else() {
+        let behind = Timestamp::now() - jiff::SignedDuration::from_mins(11);
+        let date = behind.strftime("%a, %d %b %Y %H:%M:%S GMT");
+        let error = refused(&format!("200 OK\r\ndate: {date}"), "{}").await;
+        assert!(matches!(error, DiscoverError::Clock { .. }), "{error}");
+        assert!(error.to_string().contains("11 minutes ahead of that of 127.0.0.1:"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn another_programs_port_is_told_from_a_closed_cluster() {
+        let error = refused("401 Unauthorized", "Unauthorized").await;
+        assert!(matches!(error, DiscoverError::NotKubernetes { .. }), "{error}");
+        let error = refused("404 Not Found", "<html>").await;
+        assert!(matches!(error, DiscoverError::NotKubernetes { .. }), "{error}");
+        let status = r#"{"kind":"Status","apiVersion":"v1","status":"Failure","code":403}"#;
+        let error = refused("403 Forbidden", status).await;
+        assert!(matches!(error, DiscoverError::Closed { .. }), "{error}");
+        let error = refused("404 Not Found", status).await;
+        assert!(matches!(error, DiscoverError::Distrust(Distrust::Unreadable { .. })), "{error}");
+        let error = refused("200 OK", "{").await;
+        assert!(matches!(error, DiscoverError::NotKubernetes { .. }), "{error}");
+        let error = refused("200 OK", "{}").await;
+        assert!(matches!(error, DiscoverError::Distrust(Distrust::Unreadable { .. })), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_nobody_has_is_told() {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let server = ServerAddress { host: "127.0.0.1".into(), port };
+        let error = discover(&server, &TOKEN.parse().unwrap(), &[], &Scope::root("test")).await.unwrap_err();
+        assert!(matches!(error, DiscoverError::Refused { .. }), "{error}");
+    }
+}

@@ -164,6 +164,32 @@ async fn who_sends_too_much_is_told_so_over_both_versions_of_http() {
 }
 
 #[tokio::test]
+async fn a_watch_that_nobody_reads_is_broken_off_and_the_connection_answers_on() {
+    let socket = listening().await;
+    let stream = TokioIo::new(socket.dial("h2").await);
+    let mut client = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    client.initial_stream_window_size(64 << 10);
+    let (mut sender, connection) = client.handshake(stream).await.unwrap();
+    socket.host.scope.spawn("client", async move { drop(connection.await) });
+    let mut get = async |path: &str| {
+        let request = Request::builder().uri(format!("https://127.0.0.1{path}"));
+        let request = request.header("authorization", "Bearer me").body(body::empty()).unwrap();
+        sender.send_request(request).await.unwrap()
+    };
+    let watch = get("/api/v1/namespaces/a/configmaps?watch=1").await;
+    let map =
+        |n: usize| json!({"metadata": {"name": "m"}, "data": {"n": n.to_string(), "x": "x".repeat(1000)}});
+    socket.host.create("/api/v1/namespaces/a/configmaps", map(0)).await;
+    for n in 1..2000 {
+        let answer = socket.host.call("PATCH", "/api/v1/namespaces/a/configmaps/m", map(n)).await;
+        assert_eq!(answer.code, 200, "{}", answer.text);
+    }
+    let rest = tokio::time::timeout(Duration::from_secs(10), watch.into_body().collect()).await.unwrap();
+    assert!(rest.is_err(), "it was reset, not ended");
+    assert_eq!(get("/api/v1/namespaces/a/configmaps").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn stopping_lets_connections_end() {
     let socket = listening().await;
     let _idle = socket.dial("h2").await;

@@ -4,7 +4,10 @@ use std::io;
 
 use netlink::nft::{Change, CommitError, Family, Monitor, Socket, TableName, TableState, Transaction};
 
-use crate::nftables::TABLE;
+use crate::{
+    flows::{FlowsError, Leads, forget},
+    nftables::TABLE,
+};
 
 /// What the proxy needs from the kernel.
 pub trait Kernel: Send {
@@ -17,6 +20,8 @@ pub trait Kernel: Send {
     ) -> impl Future<Output = Result<Option<TableState>, CommitError>> + Send;
     /// Resolves when somebody else changed our table.
     fn foreign_change(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Forgets UDP flows that lead elsewhere than `leads` says, and tells how many.
+    fn forget_flows(&mut self, leads: Leads) -> impl Future<Output = Result<usize, FlowsError>> + Send;
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +62,11 @@ impl Kernel for NetfilterKernel {
 
     async fn foreign_change(&mut self) -> io::Result<()> {
         self.monitor.foreign_change().await
+    }
+
+    async fn forget_flows(&mut self, leads: Leads) -> Result<usize, FlowsError> {
+        // The kernel's answer to a question is bounded in time, so this ends.
+        tokio::task::spawn_blocking(move || forget(&leads)).await?
     }
 }
 

@@ -6,7 +6,7 @@
 //!         somebody else changed our table ──(notification, slow audit)──▶ everything anew
 //! ```
 //!
-//! - `model/` is what Services should do; `nftables/` how the kernel does it.
+//! - `model/` is what Services should do; `nftables/` how the kernel does it; `flows/` what UDP flows it must forget.
 //! - `task.rs` is the loop; `apply.rs` talks to the kernel and owns what it needs from it ([`Kernel`]).
 //!
 //! Invariants:
@@ -15,6 +15,7 @@
 //! - A transaction is made as a whole or not at all; after a refusal the whole table is written anew.
 
 mod apply;
+pub mod flows;
 pub mod model;
 pub mod nftables;
 mod observe;

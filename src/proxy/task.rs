@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     apply::{Kernel, ProxyError},
+    flows::Flows,
     model::ServiceModel,
     nftables::{PodRange, Programmed, Shadowed, plan, plan_all, plan_deletions},
     observe::World,
@@ -18,6 +19,9 @@ use crate::{
 
 /// Emptied chains are deleted this long after the last change: not in the way of the next one.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
+/// The kernel's connections are read no more often than this while UDP endpoints change all the time.
+const FLOWS_APART: Duration = Duration::from_secs(1);
+const FLOWS_RETRY: Duration = Duration::from_secs(10);
 /// Notifications tell of foreign changes at once; this is for those that were lost.
 const AUDIT_EVERY: Duration = Duration::from_secs(60);
 const RETRY: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(30));
@@ -36,6 +40,8 @@ enum Wake {
     Changed(HashSet<ObjectKey>),
     /// Somebody else changed our table, or an earlier transaction was refused.
     Anew,
+    /// UDP flows may lead where their Services do not any more.
+    Flows,
     Tidy,
     Audit,
     Stop,
@@ -58,15 +64,26 @@ pub async fn run(
     }
     let mut tables: Vec<Table> =
         config.families.iter().map(|family| Table::new(*family, &config.pod_ranges)).collect();
-    let mut due = Due { anew: Some(Instant::now()), tidy: None, audit: Instant::now() + AUDIT_EVERY };
+    let mut flows = Flows::default();
+    let mut due = Due::first(Instant::now());
     let mut failures = 0;
     loop {
-        let result = match wake(&mut world, &mut kernel, &due, &scope).await? {
+        let result = match wake(&mut world, &mut kernel, &due, flows.is_due(), &scope).await? {
             Wake::Stop => return Ok(()),
-            Wake::Anew => write_anew(&mut tables, &mut world, &mut kernel, &mut due).await,
+            Wake::Anew => {
+                let result = write_anew(&mut tables, &mut flows, &mut world, &mut kernel).await;
+                if result.is_ok() {
+                    due.anew = None;
+                }
+                result
+            }
             // While the table is to be written anew, a change waits for that: it reads everything.
             Wake::Changed(_) if due.anew.is_some() => Ok(()),
-            Wake::Changed(keys) => write_changes(&mut tables, &world, &mut kernel, keys).await,
+            Wake::Changed(keys) => write_changes(&mut tables, &mut flows, &world, &mut kernel, keys).await,
+            Wake::Flows => {
+                due.flows = forget_flows(&mut flows, &mut kernel).await;
+                Ok(())
+            }
             Wake::Tidy => {
                 due.tidy = None;
                 tidy(&mut tables, &mut kernel).await;
@@ -103,8 +120,16 @@ pub async fn run(
 /// Moments at which something is to be done.
 struct Due {
     anew: Option<Instant>,
+    /// Not before this, when there may be stale flows.
+    flows: Instant,
     tidy: Option<Instant>,
     audit: Instant,
+}
+
+impl Due {
+    fn first(now: Instant) -> Self {
+        Self { anew: Some(now), flows: now, tidy: None, audit: now + AUDIT_EVERY }
+    }
 }
 
 async fn at(moment: Option<Instant>) {
@@ -118,6 +143,7 @@ async fn wake(
     world: &mut World,
     kernel: &mut impl Kernel,
     due: &Due,
+    flows_due: bool,
     scope: &Scope,
 ) -> Result<Wake, ProxyError> {
     tokio::select! {
@@ -131,6 +157,8 @@ async fn wake(
             }
             Err(error) => Err(ProxyError::Monitor(error)),
         },
+        // Before more changes: clients of the endpoints that went wait.
+        () = at(flows_due.then_some(due.flows)) => Ok(Wake::Flows),
         keys = world.changed() => Ok(Wake::Changed(keys)),
         () = at(due.tidy) => Ok(Wake::Tidy),
         () = at(Some(due.audit)) => Ok(Wake::Audit),
@@ -164,9 +192,9 @@ impl Table {
 
 async fn write_anew(
     tables: &mut [Table],
+    flows: &mut Flows<ObjectKey>,
     world: &mut World,
     kernel: &mut impl Kernel,
-    due: &mut Due,
 ) -> Result<(), CommitError> {
     let started = Instant::now();
     let services = world.all();
@@ -176,13 +204,14 @@ async fn write_anew(
         tell(&plan.shadowed);
         table.programmed.accept(plan);
     }
-    due.anew = None;
+    flows.change_all(services.iter().map(|(key, model)| (key, model)));
     info!(services = services.len(), elapsed_ms = started.elapsed().as_millis(), "wrote all service rules");
     Ok(())
 }
 
 async fn write_changes(
     tables: &mut [Table],
+    flows: &mut Flows<ObjectKey>,
     world: &World,
     kernel: &mut impl Kernel,
     keys: HashSet<ObjectKey>,
@@ -209,7 +238,29 @@ async fn write_changes(
         tell(&plan.shadowed);
         table.programmed.accept(plan);
     }
+    for (key, model) in &services {
+        flows.change(key, model);
+    }
     Ok(())
+}
+
+/// Forgets stale UDP flows, and says when it may be done again.
+async fn forget_flows(flows: &mut Flows<ObjectKey>, kernel: &mut impl Kernel) -> Instant {
+    let started = Instant::now();
+    match kernel.forget_flows(flows.leads()).await {
+        Ok(forgotten) => {
+            flows.accept();
+            debug!(forgotten, elapsed_us = started.elapsed().as_micros(), "reconciled UDP flows");
+            Instant::now() + FLOWS_APART
+        }
+        // They stay due.
+        Err(error) => {
+            let wait = FLOWS_RETRY;
+            let error = &error as &dyn std::error::Error;
+            warn!(error, retry_in_ms = wait.as_millis(), "stale UDP flows were not forgotten");
+            Instant::now() + wait
+        }
+    }
 }
 
 /// Says which Services do not get what they ask for.

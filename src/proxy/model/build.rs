@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 
 use super::{
     PortModel, PortName, Proto, ServiceModel,
-    endpoints::{candidates, targets},
+    endpoints::{candidates, serving, targets},
 };
 
 /// The model of one Service on the node named `node`. `slices` are those of this Service.
@@ -73,6 +73,7 @@ fn model_port(
         affinity: affinity(spec),
         internal: targets(&found, is_local(&spec.internal_traffic_policy)),
         external: targets(&found, is_local(&spec.external_traffic_policy)),
+        serving: serving(&found),
         cluster_ip,
         name,
     })

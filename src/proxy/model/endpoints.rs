@@ -14,6 +14,7 @@ pub(super) struct Candidate {
     ready: bool,
     /// Still answers although it is being ended.
     serving_while_terminating: bool,
+    serving: bool,
     local: bool,
 }
 
@@ -44,8 +45,14 @@ fn candidate(endpoint: &ApiEndpoint, at: Endpoint, node: &str) -> Candidate {
         // What is not said counts as true for readiness (discovery.k8s.io/v1, EndpointConditions).
         ready: conditions.ready != Some(false),
         serving_while_terminating: terminating && conditions.serving != Some(false),
+        // An old producer of slices says only whether it is ready.
+        serving: conditions.serving.or(conditions.ready) != Some(false),
         local: endpoint.node_name.as_deref() == Some(node),
     }
+}
+
+pub(super) fn serving(candidates: &[Candidate]) -> BTreeSet<Endpoint> {
+    candidates.iter().filter(|candidate| candidate.serving).map(|candidate| candidate.endpoint).collect()
 }
 
 /// Ready endpoints; where there are none, those that still serve while they terminate (KEP-1669).

@@ -52,6 +52,8 @@ pub struct PortModel {
     pub internal: Targets,
     /// Where connections from outside go.
     pub external: Targets,
+    /// Every endpoint that still answers, whether it takes new connections or not.
+    pub serving: BTreeSet<Endpoint>,
 }
 
 /// Where one kind of traffic goes.

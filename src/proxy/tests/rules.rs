@@ -49,6 +49,7 @@ fn service(number: u8, endpoints: &[u8]) -> ServiceModel {
             affinity: None,
             internal: targets(endpoints),
             external: targets(endpoints),
+            serving: BTreeSet::new(),
         }],
     }
 }

@@ -10,7 +10,7 @@ fi
 step() { printf '\n==> %s (%s s)\n' "$*" "$SECONDS"; }
 
 step "Packages"
-# shellcheck for the lints, systemd for its check of the units.
+# For the lints: shellcheck; for the check of the units: systemd.
 ./deploy/packages.sh shellcheck systemd
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export CARGO_TARGET_DIR=$target

@@ -12,5 +12,6 @@ mod dns;
 mod kubectl;
 mod machines;
 mod outages;
+mod pods;
 mod resilience;
 mod up_down;

@@ -127,11 +127,14 @@ fn verify_non_root(
     let of = format!("(pod: \"{}\", container: {})", shown(pod), container.name);
     let message = match (effective.run_as_user, image_user) {
         (Some(0), _) => format!("container's runAsUser breaks non-root policy {of}"),
-        (Some(_), _) | (None, ImageUser::Unset) => return Ok(()),
+        (Some(_), _) => return Ok(()),
         (None, ImageUser::Name(name)) => format!(
             "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {of}"
         ),
-        (None, ImageUser::Uid(0)) => format!("container has runAsNonRoot and image will run as root {of}"),
+        // An image that names no user runs as root.
+        (None, ImageUser::Unset | ImageUser::Uid(0)) => {
+            format!("container has runAsNonRoot and image will run as root {of}")
+        }
         (None, ImageUser::Uid(uid)) if !(0..=i64::from(i32::MAX)).contains(uid) => format!(
             "container has runAsNonRoot and image has an invalid user id ({uid}). (Must be 1-({max})): must be between 0 and {max}, inclusive {of}",
             max = i32::MAX

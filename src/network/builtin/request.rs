@@ -14,30 +14,39 @@ use crate::cni::{CniError, Code};
 const MAX_BURST_BITS: u64 = u32::MAX as u64 * 8;
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct PortMapping {
-    #[serde(default)]
+    #[serde(default, rename = "hostport")]
     host_port: i64,
-    #[serde(default)]
+    #[serde(default, rename = "containerport")]
     container_port: i64,
     #[serde(default)]
     protocol: String,
-    #[serde(default, rename = "hostIP")]
+    #[serde(default, rename = "hostip")]
     host_ip: String,
 }
 
 /// CNI's convention `bandwidth`: bits per second and bits.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Limits {
-    #[serde(default)]
+    #[serde(default, rename = "ingressrate")]
     ingress_rate: u64,
-    #[serde(default)]
+    #[serde(default, rename = "ingressburst")]
     ingress_burst: u64,
-    #[serde(default)]
+    #[serde(default, rename = "egressrate")]
     egress_rate: u64,
-    #[serde(default)]
+    #[serde(default, rename = "egressburst")]
     egress_burst: u64,
+}
+
+/// Names in lower case: the convention writes `hostPort`, containerd `HostPort`, and Go's readers take both for one.
+fn folded(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(folded).collect(),
+        Value::Object(members) => {
+            members.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect()
+        }
+        other => other.clone(),
+    }
 }
 
 /// # Errors
@@ -46,7 +55,7 @@ pub(super) fn host_ports(capabilities: &Map<String, Value>) -> Result<Vec<HostPo
     let Some(value) = capabilities.get("portMappings").filter(|value| !value.is_null()) else {
         return Ok(Vec::new());
     };
-    let mappings: Vec<PortMapping> = serde_json::from_value(value.clone())
+    let mappings: Vec<PortMapping> = serde_json::from_value(folded(value))
         .map_err(|error| CniError::caused(Code::DECODING_FAILURE, "portMappings", &error))?;
     // A mapping without a host port is only a note that the port exists.
     mappings.iter().filter(|mapping| mapping.host_port != 0).map(host_port).collect()
@@ -81,7 +90,7 @@ pub(super) fn bandwidth(capabilities: &Map<String, Value>) -> Result<Bandwidth, 
     let Some(value) = capabilities.get("bandwidth").filter(|value| !value.is_null()) else {
         return Ok(Bandwidth::default());
     };
-    let limits: Limits = serde_json::from_value(value.clone())
+    let limits: Limits = serde_json::from_value(folded(value))
         .map_err(|error| CniError::caused(Code::DECODING_FAILURE, "bandwidth", &error))?;
     Ok(Bandwidth {
         ingress: bucket(limits.ingress_rate, limits.ingress_burst)?,
@@ -121,6 +130,17 @@ mod tests {
         let expected =
             HostPort { host_ip: None, host_port: 8080, container_port: 80, protocol: Protocol::Tcp };
         assert_eq!(got.unwrap(), [expected]);
+    }
+
+    #[test]
+    fn names_are_read_as_containerd_spells_them() {
+        let got = ports(&json!([{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}]));
+        let expected =
+            HostPort { host_ip: None, host_port: 8080, container_port: 80, protocol: Protocol::Tcp };
+        assert_eq!(got.unwrap(), [expected]);
+        let value = json!({"IngressRate": 8000, "IngressBurst": 80000, "EgressRate": 0, "EgressBurst": 0});
+        let got = bandwidth(&Map::from_iter([("bandwidth".to_string(), value)])).unwrap();
+        assert_eq!(got.ingress, Some(TokenBucket { bytes_per_second: 1000, burst_bytes: 10000 }));
     }
 
     #[test]

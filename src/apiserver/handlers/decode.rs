@@ -132,8 +132,12 @@ impl Expected<'_> {
 pub(crate) fn delete_options(headers: &HeaderMap, body: &[u8]) -> Result<Value, ApiError> {
     let encoding = encoding(headers)?;
     let body = &*super::protobuf::as_json(headers, body)?;
-    let decoded = schema::decode::decode_untyped(body, encoding, FieldValidation::Warn)
-        .map_err(|error| ApiError::bad_request(error.message("DeleteOptions", "v1", body)))?;
+    let decoded = match schema::lookup("", "v1", "DeleteOptions") {
+        Some(known) => schema::decode(body, encoding, &known, FieldValidation::Warn),
+        None => schema::decode::decode_untyped(body, encoding, FieldValidation::Warn),
+    };
+    let decoded =
+        decoded.map_err(|error| ApiError::bad_request(error.message("DeleteOptions", "v1", body)))?;
     match decoded.value["kind"].as_str() {
         None | Some("" | "DeleteOptions") => Ok(decoded.value),
         Some(_) => Err(ApiError::bad_request("decoded object cannot be converted to DeleteOptions")),
@@ -206,6 +210,25 @@ mod tests {
             error.message,
             "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml"
         );
+    }
+
+    #[test]
+    fn delete_options_of_a_wrong_type_are_refused_not_passed_over() {
+        let read = |body: &str| delete_options(&HeaderMap::new(), body.as_bytes());
+        for body in [
+            r#"{"dryRun":"All"}"#,
+            r#"{"preconditions":"x"}"#,
+            r#"{"preconditions":{"resourceVersion":5}}"#,
+            r#"{"propagationPolicy":7}"#,
+            r#"{"gracePeriodSeconds":"x"}"#,
+            r#"{"orphanDependents":"yes"}"#,
+        ] {
+            let error = read(body).unwrap_err();
+            assert_eq!(error.code, http::StatusCode::BAD_REQUEST, "{body}");
+        }
+        let whole = r#"{"kind":"DeleteOptions","apiVersion":"v1","dryRun":["All"],"gracePeriodSeconds":0,
+            "propagationPolicy":"Orphan","preconditions":{"uid":"u"}}"#;
+        assert_eq!(read(whole).unwrap()["preconditions"]["uid"], "u");
     }
 
     proptest! {

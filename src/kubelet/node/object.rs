@@ -94,6 +94,29 @@ pub(super) fn status(facts: &Facts<'_>, shown: &[NodeCondition]) -> NodeStatus {
     }
 }
 
+/// Whether the API shows another state of a condition than `status` does: somebody who missed our Lease marked it
+/// Unknown, and takes our word for it again only when it is given.
+pub(super) fn contradicts(shown: &Node, status: &NodeStatus) -> bool {
+    let shown = shown.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let other = |own: &NodeCondition| {
+        shown.iter().find(|it| it.type_ == own.type_).is_none_or(|it| it.status != own.status)
+    };
+    status.conditions.iter().flatten().any(other)
+}
+
+/// The conditions that `ours` and the time of their last change are compared with: what others made of them counts.
+pub(super) fn newest_conditions(
+    mut ours: Vec<NodeCondition>,
+    of_api: &[NodeCondition],
+) -> Vec<NodeCondition> {
+    for own in &mut ours {
+        if let Some(shown) = of_api.iter().find(|it| it.type_ == own.type_ && it.status != own.status) {
+            *own = shown.clone();
+        }
+    }
+    ours
+}
+
 /// Why pods on the pod network cannot start: upstream's words.
 pub(super) fn network_error(observed: &Observed) -> Option<String> {
     let network = &observed.health.as_ref()?.network;
@@ -304,6 +327,26 @@ mod tests {
     fn told(status: &NodeStatus, kind: &str) -> (String, String, String) {
         let condition = status.conditions.iter().flatten().find(|it| it.type_ == kind).unwrap().clone();
         (condition.status, condition.reason.unwrap(), condition.message.unwrap())
+    }
+
+    #[test]
+    fn what_others_marked_unknown_while_the_node_was_silent_is_contradicted_once() {
+        let ours = status_of(&healthy(), &[]);
+        let mut shown = Node { status: Some(ours.clone()), ..Node::default() };
+        assert!(!contradicts(&shown, &ours));
+        for condition in shown.status.as_mut().unwrap().conditions.as_mut().unwrap() {
+            condition.status = "Unknown".into();
+            condition.last_transition_time = Some(Time(Timestamp::from_second(50).unwrap()));
+        }
+        assert!(contradicts(&shown, &ours));
+        let of_api = shown.status.unwrap().conditions.unwrap();
+        let compared = newest_conditions(ours.conditions.clone().unwrap(), &of_api);
+        let again = status_of(&healthy(), &compared);
+        let ready = again.conditions.iter().flatten().find(|it| it.type_ == "Ready").unwrap();
+        assert_eq!(
+            (ready.status.as_str(), &ready.last_transition_time),
+            ("True", &Some(Time(Timestamp::from_second(100).unwrap())))
+        );
     }
 
     #[test]

@@ -123,6 +123,7 @@ impl<R: Runtime> Task<R> {
             Some((at, before)) => {
                 at.elapsed() >= self.host.config.node_status_report
                     || without_heartbeats(before) != without_heartbeats(&status)
+                    || shown.as_deref().is_some_and(|shown| object::contradicts(shown, &status))
             }
         };
         if !due {
@@ -163,9 +164,11 @@ impl<R: Runtime> Task<R> {
 
     /// Those we published last, unless the API shows others (a node that was silent is marked Unknown).
     fn shown_conditions(&self, shown: Option<&Node>) -> Vec<NodeCondition> {
-        let of_api = shown.and_then(|node| node.status.as_ref()?.conditions.clone());
-        let ours = self.published.as_ref().and_then(|(_, status)| status.conditions.clone());
-        ours.or(of_api).unwrap_or_default()
+        let of_api = shown.and_then(|node| node.status.as_ref()?.conditions.clone()).unwrap_or_default();
+        match self.published.as_ref().and_then(|(_, status)| status.conditions.clone()) {
+            Some(ours) => object::newest_conditions(ours, &of_api),
+            None => of_api,
+        }
     }
 
     async fn register(&mut self, api: &Api<Node>, observed: &Observed) -> Result<(), kube::Error> {

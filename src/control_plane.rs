@@ -45,16 +45,24 @@ pub(crate) struct Credentials {
     pub(crate) authority_pem: String,
 }
 
-/// Opens the store, reads it into the watch cache, and makes what every cluster has. Nothing listens yet.
+/// Opens the store, and with its lock takes the state directory: no second process writes there from then on.
+///
+/// # Errors
+/// Who has it, or why it cannot be used.
+pub(crate) fn open_store(config: &Config, scope: &Scope) -> anyhow::Result<Arc<dyn Store>> {
+    let options = embedded::Options::new(config.state_dir.join("store"));
+    Ok(Arc::new(EmbeddedStore::open(&options, scope)?))
+}
+
+/// Reads the store into the watch cache, and makes what every cluster has. Nothing listens yet.
 pub(crate) async fn build(
     config: &Config,
     place: &Place,
     credentials: Credentials,
+    store: Arc<dyn Store>,
     scope: &Scope,
 ) -> anyhow::Result<ControlPlane> {
     let Credentials { tokens, kubelets, authority_pem } = credentials;
-    let store = EmbeddedStore::open(&embedded::Options::new(config.state_dir.join("store")), scope)?;
-    let store: Arc<dyn Store> = Arc::new(store);
     let issuer = format!("https://kubernetes.default.svc.{}", config.kubelet.cluster_domain);
     let tokens = Arc::new(TokenIssuer::new(tokens, issuer));
     let authentication = Authentication::new(Arc::clone(&tokens));

@@ -104,13 +104,6 @@ impl Identity {
     /// Which file cannot be used, why, and what mends it.
     pub(crate) fn ensure(config: &Config, place: &Place) -> anyhow::Result<Self> {
         let now = Timestamp::now();
-        if let Some(member) = join::Paths::of(&config.state_dir).member()? {
-            bail!(
-                "this machine has joined another cluster as node {:?}; `coracle reset --yes` leaves it, \
-                 another stateDir in the configuration keeps both apart",
-                member.node_name
-            );
-        }
         let directory = Directory::open(&config.state_dir.join("pki"), now)?;
         let api_server = directory.ensure(&api_server_profile(config, place), now)?;
         let kubelet_client = directory.ensure(&Profile::ApiServerKubeletClient, now)?;
@@ -129,6 +122,19 @@ impl Identity {
             kubelet_client,
         })
     }
+}
+
+/// # Errors
+/// When this machine is a node of somebody else's cluster.
+pub(crate) fn check_not_joined(config: &Config) -> anyhow::Result<()> {
+    if let Some(member) = join::Paths::of(&config.state_dir).member()? {
+        bail!(
+            "this machine has joined another cluster as node {:?}; `coracle reset --yes` leaves it, \
+             another stateDir in the configuration keeps both apart",
+            member.node_name
+        );
+    }
+    Ok(())
 }
 
 fn admin_kubeconfig(directory: &Directory, admin: &Issued, server: &str) -> String {

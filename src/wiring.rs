@@ -118,12 +118,15 @@ async fn start_server(config: &Config, supervisor: &mut Supervisor) -> anyhow::R
     // Before anything else is touched: two processes on one state would be told apart by this.
     let listener = TcpListener::from_std(identity::listen(config)?)?;
     let place = Place::of(config)?;
+    identity::check_not_joined(config)?;
+    // The store and what reads it: a tree that nothing restarts but a new process. Opened first: who has its lock
+    // may write into the state directory.
+    let core = Scope::root("store");
+    supervisor.adopt("store", core.clone());
+    let store = control_plane::open_store(config, &core)?;
     let identity = Identity::ensure(config, &place)?;
     info!(node = place.node.name, ip = %place.node.ip, version = env!("CARGO_PKG_VERSION"), "coracle starts");
 
-    // The store and what reads it: a tree that nothing restarts but a new process.
-    let core = Scope::root("store");
-    supervisor.adopt("store", core.clone());
     let authority = identity.directory.authority().certificate();
     let calling = Serving::new(&identity.kubelet_client)?;
     let credentials = Credentials {
@@ -131,7 +134,7 @@ async fn start_server(config: &Config, supervisor: &mut Supervisor) -> anyhow::R
         kubelets: pki::tls::renewable_client(authority, Arc::clone(&calling))?,
         authority_pem: authority.to_pem(),
     };
-    let control_plane = control_plane::build(config, &place, credentials, &core).await?;
+    let control_plane = control_plane::build(config, &place, credentials, store, &core).await?;
     supervisor.start("compaction", OnFailure::Restart, control_plane.compaction());
 
     let serving = Serving::new(&identity.api_server)?;

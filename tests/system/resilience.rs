@@ -78,6 +78,25 @@ fn a_second_start_on_a_used_port_says_which() {
 }
 
 #[test]
+fn a_second_start_on_one_state_directory_is_refused_and_changes_nothing_there() {
+    let mut host = Host::new("state");
+    host.up();
+    let config = std::fs::read_to_string(host.config()).unwrap();
+    let other =
+        format!("{config}server: {{port: 6444}}\n").replace("kubelet:\n", "kubelet:\n  port: 10260\n");
+    let file = host.config().with_file_name("other.yaml");
+    std::fs::write(&file, other).unwrap();
+    let kubeconfig = host.config().with_file_name("admin.kubeconfig");
+    let before = std::fs::read(&kubeconfig).unwrap();
+    let output =
+        host.inside(crate::hosts::tool("CORACLE_BIN")).args(["up", "--config"]).arg(&file).output().unwrap();
+    let said = crate::hosts::text(&output);
+    assert!(!output.status.success() && said.contains("in use by another process"), "{said}");
+    assert_eq!(std::fs::read(&kubeconfig).unwrap(), before);
+    host.k(&["get", "nodes"]);
+}
+
+#[test]
 fn a_wrong_configuration_is_refused_with_every_mistake() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.yaml");

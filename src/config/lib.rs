@@ -10,6 +10,7 @@
 //! assert!(wrong.unwrap_err().to_string().contains("config.yaml:2: server.prot: unknown field"));
 //! ```
 
+mod forms;
 mod read;
 mod section;
 mod tree;

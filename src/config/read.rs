@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use crate::{
     CgroupDriver, Config, LogFormat, Mistake, NetworkProvider,
+    forms::{self, AbsolutePath, HostAddress, LogFilter, Subdomain, UnixSocket},
     section::Section,
     tree::{self, Node},
 };
@@ -16,6 +17,9 @@ macro_rules! set {
         }
     };
 }
+
+/// The share of a node (upstream's `--node-cidr-mask-size`).
+const NODE_MASK: u8 = 24;
 
 /// What the document does not say is as in `base`.
 pub(crate) fn config(text: &str, base: &Config) -> Result<Config, Vec<Mistake>> {
@@ -37,8 +41,8 @@ fn document(root: Node, base: &Config, mistakes: &mut Vec<Mistake>) -> Config {
     if top.text("kind").as_deref() != Some("CoracleConfiguration") {
         top.mistake(line, "kind", "must be CoracleConfiguration (of coracle.dev/v1alpha1)");
     }
-    set!(config.state_dir, top.text("stateDir"));
-    set!(config.run_dir, top.text("runDir"));
+    set!(config.state_dir, path(&mut top, "stateDir"));
+    set!(config.run_dir, path(&mut top, "runDir"));
     node(&mut config, top.section("node"));
     server(&mut config, top.section("server"));
     network(&mut config, top.section("network"));
@@ -51,14 +55,23 @@ fn document(root: Node, base: &Config, mistakes: &mut Vec<Mistake>) -> Config {
     config
 }
 
+fn path(section: &mut Section<'_>, key: &'static str) -> Option<AbsolutePath> {
+    section.parsed(key, "a path")
+}
+
 fn node(config: &mut Config, mut section: Section<'_>) {
     let node = &mut config.node;
-    node.name = section.text("name").or(node.name.take());
-    node.ip = section.parsed("ip", "an IP address").or(node.ip);
+    node.name = section.parsed::<Subdomain>("name", "a node name").map(Into::into).or(node.name.take());
+    node.ip = section.parsed::<HostAddress>("ip", "an IP address of this machine").map(|ip| ip.0).or(node.ip);
     if let Some(labels) = section.texts("labels") {
+        for (key, value) in &labels {
+            if let Some(mistake) = forms::label_mistake(key, value) {
+                section.mistake(section.line(), "labels", format!("\"{key}\" {mistake}"));
+            }
+        }
         node.labels = labels.into_iter().collect();
     }
-    node.kubeconfig = section.text("kubeconfig").map(Into::into).or(node.kubeconfig.take());
+    node.kubeconfig = path(&mut section, "kubeconfig").map(Into::into).or(node.kubeconfig.take());
     node.certificate_life = section.duration("certificateDuration").or(node.certificate_life);
     section.finish();
 }
@@ -67,8 +80,8 @@ fn server(config: &mut Config, mut section: Section<'_>) {
     let server = &mut config.server;
     set!(server.bind_address, section.parsed::<std::net::IpAddr>("bindAddress", "an IP address"));
     set!(server.port, section.number::<u16>("port", 1, 65535));
-    server.advertise_address =
-        section.parsed("advertiseAddress", "an IP address").or(server.advertise_address);
+    let advertised = section.parsed::<HostAddress>("advertiseAddress", "an IP address of this machine");
+    server.advertise_address = advertised.map(|ip| ip.0).or(server.advertise_address);
     set!(server.extra_sans, section.parsed_list::<String>("extraSANs", "a name"));
     section.finish();
 }
@@ -79,7 +92,7 @@ fn network(config: &mut Config, mut section: Section<'_>) {
     set!(network.pod_cidr, section.parsed::<IpNet>("podCIDR", cidr));
     set!(network.service_cidr, section.parsed::<IpNet>("serviceCIDR", cidr));
     set!(network.node_ports, section.parsed::<PortRange>("nodePortRange", "a range such as 30000-32767"));
-    let chain = section.text("chain");
+    let chain = path(&mut section, "chain");
     let provider = section.choice("provider", &[("builtin", false), ("cni", true)]);
     match (provider, chain) {
         (Some(true), Some(path)) => network.provider = NetworkProvider::Chain(path.into()),
@@ -89,10 +102,10 @@ fn network(config: &mut Config, mut section: Section<'_>) {
         (_, Some(_)) => section.mistake(section.line(), "chain", "only provider cni takes a chain"),
         (_, None) => {}
     }
-    set!(network.cni_conf_dir, section.text("cniConfDir"));
-    set!(network.cni_bin_dir, section.text("cniBinDir"));
-    if let Some(dirs) = section.parsed_list::<std::path::PathBuf>("cniPluginDirs", "a path") {
-        network.cni_plugin_dirs = dirs;
+    set!(network.cni_conf_dir, path(&mut section, "cniConfDir"));
+    set!(network.cni_bin_dir, path(&mut section, "cniBinDir"));
+    if let Some(dirs) = section.parsed_list::<AbsolutePath>("cniPluginDirs", "a path") {
+        network.cni_plugin_dirs = dirs.into_iter().map(Into::into).collect();
     }
     network.mtu = section.number("mtu", 576, 65535).or(network.mtu);
     set!(network.vxlan.0, section.number::<u32>("vxlanVNI", 1, 0x00ff_ffff));
@@ -103,21 +116,32 @@ fn network(config: &mut Config, mut section: Section<'_>) {
             format!("{services} and podCIDR {pods} overlap; choose ranges that do not share addresses");
         section.mistake(section.line(), "serviceCIDR", text);
     }
+    for (key, range) in [("podCIDR", pods), ("serviceCIDR", services)] {
+        if range.addr().is_ipv6() {
+            let text = format!("{range}: clusters of IPv6 are not there yet; choose an IPv4 range");
+            section.mistake(section.line(), key, text);
+        }
+    }
+    if pods.addr().is_ipv4() && pods.prefix_len() > NODE_MASK {
+        let text =
+            format!("{pods} has no room for a node, which gets a /{NODE_MASK} of it; choose a larger range");
+        section.mistake(section.line(), "podCIDR", text);
+    }
     section.finish();
 }
 
 fn runtime(config: &mut Config, mut section: Section<'_>) {
-    set!(config.runtime.endpoint, section.text("endpoint"));
+    set!(config.runtime.endpoint, section.parsed::<UnixSocket>("endpoint", "a unix socket"));
     section.finish();
 }
 
 fn kubelet(config: &mut Config, mut section: Section<'_>) {
     let kubelet = &mut config.kubelet;
-    set!(kubelet.root_dir, section.text("rootDir"));
-    set!(kubelet.pod_logs_dir, section.text("podLogsDir"));
+    set!(kubelet.root_dir, path(&mut section, "rootDir"));
+    set!(kubelet.pod_logs_dir, path(&mut section, "podLogsDir"));
     kubelet.static_pod_path =
-        section.text("staticPodPath").map(Into::into).or(kubelet.static_pod_path.take());
-    set!(kubelet.cgroup_root, section.text("cgroupRoot"));
+        path(&mut section, "staticPodPath").map(Into::into).or(kubelet.static_pod_path.take());
+    set!(kubelet.cgroup_root, path(&mut section, "cgroupRoot"));
     let drivers = [("cgroupfs", CgroupDriver::Cgroupfs), ("systemd", CgroupDriver::Systemd)];
     set!(kubelet.cgroup_driver, section.choice("cgroupDriver", &drivers));
     set!(kubelet.port, section.number::<u16>("port", 1, 65535));
@@ -125,8 +149,12 @@ fn kubelet(config: &mut Config, mut section: Section<'_>) {
     if let Some(addresses) = section.parsed_list("clusterDNS", "an IP address") {
         kubelet.cluster_dns = addresses;
     }
-    set!(kubelet.cluster_domain, section.text("clusterDomain"));
-    set!(kubelet.resolv_conf, section.text("resolvConf"));
+    set!(kubelet.cluster_domain, section.parsed::<Subdomain>("clusterDomain", "a domain"));
+    set!(kubelet.resolv_conf, path(&mut section, "resolvConf"));
+    if kubelet.port == config.server.port {
+        let text = format!("{} is server.port too; choose another", kubelet.port);
+        section.mistake(section.line(), "port", text);
+    }
     section.finish();
 }
 
@@ -153,7 +181,7 @@ fn components(config: &mut Config, mut section: Section<'_>) {
 }
 
 fn logging(config: &mut Config, mut section: Section<'_>) {
-    set!(config.logging.level, section.text("level"));
+    set!(config.logging.level, section.parsed::<LogFilter>("level", "a level or filter"));
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     set!(config.logging.format, section.choice("format", &formats));
     section.finish();
@@ -226,7 +254,6 @@ mod tests {
         };
         assert_eq!(dns(""), ["10.96.0.10"]);
         assert_eq!(dns("network: {serviceCIDR: 10.0.1.0/24}"), ["10.0.1.10"]);
-        assert_eq!(dns("network: {serviceCIDR: \"fd00:96::/112\"}"), ["fd00:96::a"]);
         assert_eq!(dns("kubelet: {clusterDNS: [192.0.2.53]}"), ["192.0.2.53"]);
         assert_eq!(dns("components: {dns: false}"), Vec::<String>::new());
         let small = "kind: CoracleConfiguration\nnetwork: {serviceCIDR: 10.0.1.0/29}\n";
@@ -259,6 +286,27 @@ mod tests {
     fn overlapping_ranges_are_refused() {
         let found = mistakes("kind: CoracleConfiguration\nnetwork:\n  serviceCIDR: 10.244.8.0/24\n");
         assert!(found[0].contains("10.244.8.0/24 and podCIDR 10.244.0.0/16 overlap"), "{found:?}");
+    }
+
+    #[test]
+    fn what_others_would_refuse_later_is_refused_here() {
+        for (line, expected) in [
+            ("node: {name: Bad_Name}", "node.name: \"Bad_Name\" is not a node name"),
+            ("node: {labels: {\"a b\": c}}", "node.labels: \"a b\" is no label key"),
+            ("node: {ip: 127.0.0.1}", "node.ip: \"127.0.0.1\" is not an IP address of this machine"),
+            ("network: {podCIDR: 10.244.0.0/26}", "10.244.0.0/26 has no room for a node"),
+            ("network: {podCIDR: \"fd00::/48\"}", "clusters of IPv6 are not there yet"),
+            ("network: {provider: cni, chain: a.conflist}", "network.chain: \"a.conflist\" is not a path"),
+            ("server: {port: 10250}", "kubelet.port: 10250 is server.port too"),
+            ("runtime: {endpoint: \"tcp://127.0.0.1:1\"}", "is not a unix socket (it must begin with /)"),
+            ("kubelet: {cgroupRoot: ../../x}", "kubelet.cgroupRoot: \"../../x\" is not a path"),
+            ("kubelet: {clusterDomain: Not A Domain}", "is not a domain"),
+            ("logging: {level: shout}", "logging.level: \"shout\" is not a level or filter"),
+            ("stateDir: here", "stateDir: \"here\" is not a path"),
+        ] {
+            let found = mistakes(&format!("kind: CoracleConfiguration\n{line}\n"));
+            assert!(found.iter().any(|found| found.contains(expected)), "{line}: {found:?}");
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn pods_reach_services_by_their_names() {
     host.apply(ASKER);
     host.k(&["wait", "--for=condition=Ready", "pod/asker", "--timeout=60s"]);
     host.k(&["rollout", "status", "deployment/demo", "--timeout=60s"]);
-    let steps: &[(&str, fn(&Host))] = &[
+    let steps: &[crate::Step] = &[
         ("resolv.conf", configuration),
         ("short and long names", names),
         ("addresses", addresses),
@@ -47,7 +47,7 @@ fn pods_reach_services_by_their_names() {
         ("another DNS takes the Service, and gives it back", takeover),
     ];
     for (name, step) in steps {
-        println!("dns: {name}");
+        eprintln!("dns: {name}");
         step(&host);
     }
 }

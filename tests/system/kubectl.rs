@@ -1,7 +1,7 @@
 //! Real kubectl against a real cluster: each command that a user types in the first hour, with what it prints.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     process::Stdio,
     time::Duration,
 };
@@ -29,7 +29,7 @@ spec:
 fn kubectl_drives_the_cluster() {
     let mut host = Host::new("kubectl");
     host.up();
-    let steps: &[(&str, fn(&Host))] = &[
+    let steps: &[crate::Step] = &[
         ("apply and rollout status", apply),
         ("get", get),
         ("describe", describe),
@@ -49,7 +49,7 @@ fn kubectl_drives_the_cluster() {
         ("delete", delete),
     ];
     for (name, step) in steps {
-        println!("kubectl: {name}");
+        eprintln!("kubectl: {name}");
         step(&host);
     }
 }

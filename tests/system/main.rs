@@ -15,3 +15,6 @@ mod outages;
 mod pods;
 mod resilience;
 mod up_down;
+
+/// One step of a long scenario on one cluster, and what it is called.
+type Step = (&'static str, fn(&hosts::Host));

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod status;
 pub mod why;
 
+mod events;
 mod words;
 
 /// Why a command could not answer.

@@ -7,7 +7,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::words::{age, count};
+use crate::{
+    events::newest_warning,
+    words::{age, count},
+};
 
 /// A pod that is not Ready for this long is worth a word.
 const PATIENCE_SECS: i64 = 30;
@@ -21,6 +24,8 @@ pub struct Observed {
     pub services: Vec<v1::Service>,
     pub slices: Vec<EndpointSlice>,
     pub deployments: Vec<Deployment>,
+    /// Events of type Warning, about anything.
+    pub warnings: Vec<v1::Event>,
 }
 
 /// The screen, as values. Rows are cells in the order of their headings in `render.rs`.
@@ -57,7 +62,7 @@ pub fn report(observed: &Observed, now: Timestamp) -> Report {
     let mut unhealthy = Vec::new();
     unhealthy.extend(observed.nodes.iter().filter_map(node_trouble));
     unhealthy.extend(observed.deployments.iter().filter_map(deployment_trouble));
-    unhealthy.extend(observed.pods.iter().filter_map(|pod| pod_trouble(pod, now)));
+    unhealthy.extend(observed.pods.iter().filter_map(|pod| pod_trouble(pod, &observed.warnings, now)));
     unhealthy.extend(observed.services.iter().filter_map(|s| service_trouble(s, observed)));
     Report {
         version: observed.version.clone(),
@@ -214,7 +219,7 @@ fn deployment_trouble(deployment: &Deployment) -> Option<String> {
     Some(format!("deployment {} does not progress: {why}", full_name(&deployment.metadata)))
 }
 
-fn pod_trouble(pod: &v1::Pod, now: Timestamp) -> Option<String> {
+fn pod_trouble(pod: &v1::Pod, warnings: &[v1::Event], now: Timestamp) -> Option<String> {
     let name = full_name(&pod.metadata);
     let hint = format!(
         "(coracle why pod/{} -n {})",
@@ -237,6 +242,15 @@ fn pod_trouble(pod: &v1::Pod, now: Timestamp) -> Option<String> {
         let why =
             status.message.or(status.reason).unwrap_or_else(|| "a container ended with an error".to_string());
         return Some(format!("pod {name} failed: {why} {hint}"));
+    }
+    if phase(pod) == "Pending"
+        && let Some(placed) = condition("PodScheduled").and_then(|placed| placed.last_transition_time)
+        && now.as_second() - placed.0.as_second() > PATIENCE_SECS
+    {
+        let why =
+            newest_warning(warnings.iter().filter(|event| event.involved_object.uid == pod.metadata.uid));
+        let why = why.unwrap_or("nothing says why");
+        return Some(format!("pod {name} has not started for {}: {why} {hint}", age(placed.0, now)));
     }
     let unready = condition("Ready").filter(|c| c.status == "False" && phase(pod) == "Running")?;
     let since = unready.last_transition_time.as_ref()?.0;
@@ -305,6 +319,31 @@ mod tests {
             [
                 "pod d/p: container c waits, ImagePullBackOff: Back-off pulling image \"x\" (coracle why pod/p -n d)"
             ]
+        );
+    }
+
+    #[test]
+    fn a_pod_that_waits_for_a_volume_is_told_with_its_newest_warning() {
+        let pod = object(
+            serde_json::json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": {"containers": [{"name": "c"}]},
+            "status": {"phase": "Pending", "conditions": [
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:01:00Z"}]}}),
+        );
+        let warning = |uid: &str, time: &str, message: &str| {
+            object(
+                serde_json::json!({"metadata": {}, "involvedObject": {"uid": uid}, "type": "Warning", "lastTimestamp": time, "message": message}),
+            )
+        };
+        let warnings = vec![
+            warning("u", "2026-01-01T00:04:00Z", "secret \"s\" not found"),
+            warning("u", "2026-01-01T00:02:00Z", "older"),
+            warning("other", "2026-01-01T00:04:30Z", "not about it"),
+        ];
+        let observed =
+            Observed { nodes: vec![ready_node()], pods: vec![pod], warnings, ..Observed::default() };
+        assert_eq!(
+            report(&observed, now()).unhealthy,
+            ["pod d/p has not started for 4m: secret \"s\" not found (coracle why pod/p -n d)"]
         );
     }
 

@@ -4,7 +4,10 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Node, Pod};
 
-use crate::words::age;
+use crate::{
+    events::{self, newest_warning},
+    words::age,
+};
 
 /// A pod with what is known around it.
 #[derive(Clone, Debug, Default)]
@@ -132,9 +135,10 @@ fn headline(observed: &Observed, now: Timestamp) -> String {
             ),
             None => format!("Pod {name} runs on node {node}; its readiness is not known yet."),
         },
-        (phase, Some(node)) => {
-            format!("Pod {name} is {phase} on node {node}: its containers are being started.")
-        }
+        (phase, Some(node)) => match newest_warning(observed.events.iter()) {
+            Some(warning) => format!("Pod {name} is {phase} on node {node} and has not started: {warning}"),
+            None => format!("Pod {name} is {phase} on node {node}: its containers are being started."),
+        },
     }
 }
 
@@ -214,24 +218,15 @@ fn ended(state: &ContainerState, now: Timestamp) -> Option<String> {
     Some(format!("{how}{when}{message}"))
 }
 
-fn event_time(event: &Event) -> Option<Timestamp> {
-    let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|t| t.0);
-    series.or(event.last_timestamp.as_ref().map(|t| t.0)).or(event.event_time.as_ref().map(|t| t.0)).or(event
-        .metadata
-        .creation_timestamp
-        .as_ref()
-        .map(|t| t.0))
-}
-
 fn past(events: &[Event], now: Timestamp) -> Vec<(String, String)> {
     let mut events: Vec<&Event> = events.iter().collect();
-    events.sort_by_key(|event| event_time(event));
+    events.sort_by_key(|event| events::time(event));
     events
         .into_iter()
         .map(|event| {
             let count = event.series.as_ref().and_then(|s| s.count).or(event.count).unwrap_or(1);
             let times = if count > 1 { format!(" ({count} times)") } else { String::new() };
-            let when = event_time(event).map_or_else(|| "?".to_string(), |time| age(time, now));
+            let when = events::time(event).map_or_else(|| "?".to_string(), |time| age(time, now));
             let what = format!(
                 "{}: {}{times}",
                 event.reason.as_deref().unwrap_or("-"),

@@ -76,6 +76,12 @@ pub enum DirectoryError {
     )]
     NoAuthorityKey { certificate: PathBuf, key: PathBuf },
     #[error(
+        "{} is there but {} is not; put the key back from a backup, or remove the public one too: every token that the key signed ends then",
+        public.display(),
+        key.display()
+    )]
+    NoTokenKey { public: PathBuf, key: PathBuf },
+    #[error(
         "{} does not belong to {}; put the pair back from one backup, or remove the whole directory to start a new cluster identity",
         key.display(),
         certificate.display()
@@ -226,13 +232,18 @@ fn open_authority(path: &Path, now: Timestamp) -> Result<Authority, DirectoryErr
 fn open_tokens(path: &Path) -> Result<TokenKeys, DirectoryError> {
     let key_path = path.join(TOKEN_KEY);
     let public_path = path.join(TOKEN_PUBLIC);
-    let mend = "put it back from a backup, or remove it: every token that it signed ends then".to_owned();
+    let mend =
+        "put it back from a backup, or remove it and sa.pub: every token that it signed ends then".to_owned();
     let key = match read_private(&key_path)? {
         Some(pem) => Key::from_pem(&pem).map_err(|source| DirectoryError::Key {
             path: key_path.clone(),
             mend: mend.clone(),
             source,
         })?,
+        // The private key is written first: a public one alone is of a key that was lost.
+        None if read(&public_path)?.is_some() => {
+            return Err(DirectoryError::NoTokenKey { public: public_path, key: key_path });
+        }
         None => new_key(&key_path)?,
     };
     let public = match read(&public_path)? {
@@ -358,6 +369,18 @@ mod tests {
         let renewed = directory.ensure(&server(&["a", "b"]), later).unwrap().certificate;
         assert_ne!(renewed, renamed);
         assert!(renewed.is_signed_by(directory.authority().certificate()));
+    }
+
+    #[test]
+    fn a_token_key_that_was_lost_is_not_silently_replaced() {
+        let state = tempfile::tempdir().unwrap();
+        Directory::open(state.path(), now()).unwrap();
+        fs::remove_file(state.path().join("sa.key")).unwrap();
+        let error = Directory::open(state.path(), now()).unwrap_err().to_string();
+        assert!(error.contains("sa.pub is there but") && error.contains("from a backup"), "{error}");
+        assert!(!state.path().join("sa.key").exists());
+        fs::remove_file(state.path().join("sa.pub")).unwrap();
+        Directory::open(state.path(), now()).unwrap();
     }
 
     #[test]

@@ -10,12 +10,16 @@ socket=$run/containerd.sock
 pidfile=$run/containerd.pid
 
 answers() { ctr --address "$socket" --connect-timeout 1s version >/dev/null 2>&1; }
-ours() { [ -r "$pidfile" ] && [ "$(tr '\0' ' ' <"/proc/$(cat "$pidfile")/cmdline" 2>/dev/null)" = "containerd --config $run/containerd.toml " ]; }
+ours() { [ -r "$pidfile" ] && [ "$(tr '\0' ' ' 2>/dev/null <"/proc/$(cat "$pidfile")/cmdline")" = "containerd --config $run/containerd.toml " ]; }
 
 start() {
   local images=${1:?$usage}
   install -d -m 0711 "$state" "$run"
   mkdir -p "$run/cni/bin" "$run/cni/net.d"
+  # Shims and the loopback plugin have these places built in: whether somebody else had them before is noted.
+  for place in /run/containerd /var/lib/cni; do
+    [ -e "$place" ] || echo "$place" >>"$state/places"
+  done
   if ! ours; then
     sed -e "s#@STATE@#$state#g" -e "s#@RUN@#$run#g" "$here/containerd.toml" >"$run/containerd.toml"
     setsid containerd --config "$run/containerd.toml" >>"$state/containerd.log" 2>&1 </dev/null &
@@ -51,7 +55,13 @@ stop() {
   # Deepest first: overlay roots, shared memory, network namespaces.
   awk -v s="$state/" -v r="$run/" 'index($2, s) == 1 || index($2, r) == 1 {print $2}' /proc/self/mounts | sort -r |
     while read -r mount; do umount -l "$mount" 2>/dev/null || true; done
-  rm -rf "$run/containerd" "$socket" "$socket.ttrpc" "$pidfile" "$run/containerd.toml" "$state/containerd" "$state/containerd.log"
+  # What is not empty is another host's, which notes nothing and takes nothing away.
+  if [ -r "$state/places" ]; then
+    while read -r place; do
+      [ ! -d "$place" ] || find "$place" -depth -type d -empty -delete
+    done <"$state/places"
+  fi
+  rm -rf "$state/places" "$run/containerd" "$socket" "$socket.ttrpc" "$pidfile" "$run/containerd.toml" "$state/containerd" "$state/containerd.log"
 }
 
 case $action in

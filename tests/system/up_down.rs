@@ -5,7 +5,7 @@ use std::{env, process::Command};
 use crate::hosts::text;
 
 /// What must be the same before and after.
-const TRACES: [&str; 10] = [
+const TRACES: [&str; 11] = [
     "ip -o link show | sed 's/^[0-9]*: //'",
     "ip netns list",
     "nft list ruleset",
@@ -13,10 +13,11 @@ const TRACES: [&str; 10] = [
     "ip6tables-save | grep -v '^#'",
     "cut -d' ' -f1-4 /proc/self/mounts | sort",
     "ip route show table all",
+    "ip rule",
     // Other software's cgroups come and go while the test runs; these are the names that ours have.
     "find /sys/fs/cgroup -type d | grep -E '/(coracle|kubepods|cri-containerd)' | sort",
     "sysctl -a 2>/dev/null | grep -E '^net.(ipv4.(ip_forward|conf)|ipv6.conf)' | grep -v stable_secret",
-    "ls -d /var/lib/coracle /run/coracle /etc/cni/net.d/99-coracle.conflist /opt/cni /var/lib/kubelet /var/log/pods 2>/dev/null; pgrep -l 'coracle|containerd'; true",
+    "ls -d /var/lib/coracle /run/coracle /etc/cni/net.d/99-coracle.conflist /opt/cni /var/lib/kubelet /var/log/pods /run/containerd/* /var/lib/cni/* 2>/dev/null; pgrep -l 'coracle|containerd'; true",
 ];
 
 fn traces() -> Vec<String> {

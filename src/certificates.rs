@@ -8,6 +8,8 @@ use lifecycle::{BoxError, Scope};
 use pki::{Directory, Profile, tls::Serving};
 use tracing::info;
 
+use crate::identity::AdminKubeconfig;
+
 /// A clock that was set, or a file that was put back, is noticed at the latest after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(12 * 3600);
 
@@ -15,7 +17,16 @@ const LOOK_AGAIN: Duration = Duration::from_secs(12 * 3600);
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
     pub(crate) profile: Profile,
-    pub(crate) serving: Arc<Serving>,
+    pub(crate) by: By,
+}
+
+/// Who shows it.
+#[derive(Clone, Debug)]
+pub(crate) enum By {
+    /// This process, to whoever connects from now on.
+    Process(Arc<Serving>),
+    /// A person with this kubeconfig.
+    Kubeconfig(AdminKubeconfig),
 }
 
 /// Renews what is due, until `scope` is cancelled.
@@ -27,13 +38,16 @@ pub(crate) async fn renew(
     loop {
         let now = Timestamp::now();
         let mut wait = LOOK_AGAIN;
-        for Shown { profile, serving } in &shown {
+        for Shown { profile, by } in &shown {
             // The stored one while it is young enough, else a new one.
             let issued = directory.ensure(profile, now)?;
-            serving.replace(&issued)?;
+            match by {
+                By::Process(serving) => serving.replace(&issued)?,
+                By::Kubeconfig(kubeconfig) => kubeconfig.write(&directory, &issued)?,
+            }
             let due = pki::renewal_time(&issued.certificate);
             wait = wait.min(Duration::try_from(due.duration_since(now)).unwrap_or_default());
-            info!(certificate = profile.file_stem(), renewed_at = %due, "serving certificate is in use");
+            info!(certificate = profile.file_stem(), renewed_at = %due, "certificate is in use");
         }
         tokio::select! {
             () = scope.cancelled() => return Ok(()),

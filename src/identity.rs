@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -108,10 +109,7 @@ impl Identity {
         let api_server = directory.ensure(&api_server_profile(config, place), now)?;
         let kubelet_client = directory.ensure(&Profile::ApiServerKubeletClient, now)?;
         let admin = directory.ensure(&Profile::Admin, now)?;
-        let text = admin_kubeconfig(&directory, &admin, &place.api_url());
-        let file = config.admin_kubeconfig();
-        pki::write_atomically(&file, text.as_bytes(), 0o600)
-            .with_context(|| format!("write {}", file.display()))?;
+        AdminKubeconfig::of(config, place).write(&directory, &admin)?;
         // The keys go to the API server and the signer for good; the directory stays for renewals.
         let (signer, tokens) = Directory::open(directory.path(), now)?.into_parts();
         Ok(Self {
@@ -137,14 +135,31 @@ pub(crate) fn check_not_joined(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn admin_kubeconfig(directory: &Directory, admin: &Issued, server: &str) -> String {
-    kubeconfig::yaml(&kubeconfig::Kubeconfig {
-        cluster: "coracle",
-        server,
-        authority: directory.authority().certificate(),
-        user: "kubernetes-admin",
-        client: admin,
-    })
+/// The file with which a person does everything.
+#[derive(Clone, Debug)]
+pub(crate) struct AdminKubeconfig {
+    file: PathBuf,
+    server: String,
+}
+
+impl AdminKubeconfig {
+    pub(crate) fn of(config: &Config, place: &Place) -> Self {
+        Self { file: config.admin_kubeconfig(), server: place.api_url() }
+    }
+
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write(&self, directory: &Directory, admin: &Issued) -> anyhow::Result<()> {
+        let text = kubeconfig::yaml(&kubeconfig::Kubeconfig {
+            cluster: "coracle",
+            server: &self.server,
+            authority: directory.authority().certificate(),
+            user: "kubernetes-admin",
+            client: admin,
+        });
+        pki::write_atomically(&self.file, text.as_bytes(), 0o600)
+            .with_context(|| format!("write {}", self.file.display()))
+    }
 }
 
 /// Takes the API server's port, or says who may have it.

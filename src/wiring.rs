@@ -6,7 +6,10 @@
 //!   coracle up     ── start_server ── memory ─▶ start_node
 //! ```
 
-use std::sync::Arc;
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use client::{Cache, Client, Reconnect, Recorder, Selector};
 use config::Config;
@@ -20,9 +23,9 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::{
-    certificates::{self, Shown},
+    certificates::{self, By, Shown},
     control_plane::{self, Clients, ControlPlane, Credentials},
-    identity::{self, Identity, NodePlace, Place},
+    identity::{self, AdminKubeconfig, Identity, NodePlace, Place},
     membership::Membership,
     node, service_manager,
 };
@@ -32,8 +35,11 @@ use crate::{
 /// # Errors
 /// What could not be started, or which component failed for good.
 pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let mut supervisor = Supervisor::new();
-    let server = start_server(&config, &mut supervisor).await?;
+    let (mut supervisor, mut stop) = (Supervisor::new(), pin!(stop));
+    let Some(server) = unless(stop.as_mut(), start_server(&config, &mut supervisor)).await else {
+        return run(supervisor, "stopped while starting", async {}).await;
+    };
+    let server = server?;
     let node = server.place.node.clone();
     let node_name = node.name.clone();
     let profile = identity::kubelet_serving_profile(&node);
@@ -47,7 +53,7 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
         place: node,
     };
     start_node(&config, cluster, &mut supervisor);
-    let shown = vec![Shown { profile, serving }];
+    let shown = vec![Shown { profile, by: By::Process(serving) }];
     start_renewals(&mut supervisor, "node certificates", Arc::clone(&server.directory), shown);
     run(supervisor, &format!("control plane and node {node_name}"), stop).await
 }
@@ -57,9 +63,20 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
 /// # Errors
 /// As [`up`].
 pub(crate) async fn server(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let mut supervisor = Supervisor::new();
-    start_server(&config, &mut supervisor).await?;
+    let (mut supervisor, mut stop) = (Supervisor::new(), pin!(stop));
+    match unless(stop.as_mut(), start_server(&config, &mut supervisor)).await {
+        Some(started) => drop(started?),
+        None => return run(supervisor, "stopped while starting", async {}).await,
+    }
     run(supervisor, "control plane", stop).await
+}
+
+/// What `work` gives; `None` when told to stop first: a disk that refuses holds no stop up.
+async fn unless<T>(stop: Pin<&mut impl Future<Output = ()>>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = stop => None,
+    }
 }
 
 /// `coracle node`: the node agent alone, against an API server somewhere else.
@@ -172,8 +189,9 @@ async fn start_server(config: &Config, supervisor: &mut Supervisor) -> anyhow::R
         start_dns(supervisor, settings, clients.user("system:coracle:dns", &[]), reads.clone());
     }
     let shown = vec![
-        Shown { profile: identity::api_server_profile(config, &place), serving },
-        Shown { profile: Profile::ApiServerKubeletClient, serving: calling },
+        Shown { profile: identity::api_server_profile(config, &place), by: By::Process(serving) },
+        Shown { profile: Profile::ApiServerKubeletClient, by: By::Process(calling) },
+        Shown { profile: Profile::Admin, by: By::Kubeconfig(AdminKubeconfig::of(config, &place)) },
     ];
     start_renewals(supervisor, "certificates", Arc::clone(&identity.directory), shown);
     Ok(RunningServer { place, directory: identity.directory, clients, reads })

@@ -41,8 +41,8 @@ fn document(root: Node, base: &Config, mistakes: &mut Vec<Mistake>) -> Config {
     if top.text("kind").as_deref() != Some("CoracleConfiguration") {
         top.mistake(line, "kind", "must be CoracleConfiguration (of coracle.dev/v1alpha1)");
     }
-    set!(config.state_dir, path(&mut top, "stateDir"));
-    set!(config.run_dir, path(&mut top, "runDir"));
+    set!(config.state_dir, top.path("stateDir"));
+    set!(config.run_dir, top.path("runDir"));
     node(&mut config, top.section("node"));
     server(&mut config, top.section("server"));
     network(&mut config, top.section("network"));
@@ -53,10 +53,6 @@ fn document(root: Node, base: &Config, mistakes: &mut Vec<Mistake>) -> Config {
     logging(&mut config, top.section("logging"));
     top.finish();
     config
-}
-
-fn path(section: &mut Section<'_>, key: &'static str) -> Option<AbsolutePath> {
-    section.parsed(key, "a path")
 }
 
 fn node(config: &mut Config, mut section: Section<'_>) {
@@ -71,7 +67,7 @@ fn node(config: &mut Config, mut section: Section<'_>) {
         }
         node.labels = labels.into_iter().collect();
     }
-    node.kubeconfig = path(&mut section, "kubeconfig").map(Into::into).or(node.kubeconfig.take());
+    node.kubeconfig = section.path("kubeconfig").map(Into::into).or(node.kubeconfig.take());
     node.certificate_life = section.duration("certificateDuration").or(node.certificate_life);
     section.finish();
 }
@@ -92,7 +88,7 @@ fn network(config: &mut Config, mut section: Section<'_>) {
     set!(network.pod_cidr, section.parsed::<IpNet>("podCIDR", cidr));
     set!(network.service_cidr, section.parsed::<IpNet>("serviceCIDR", cidr));
     set!(network.node_ports, section.parsed::<PortRange>("nodePortRange", "a range such as 30000-32767"));
-    let chain = path(&mut section, "chain");
+    let chain = section.path("chain");
     let provider = section.choice("provider", &[("builtin", false), ("cni", true)]);
     match (provider, chain) {
         (Some(true), Some(path)) => network.provider = NetworkProvider::Chain(path.into()),
@@ -102,8 +98,8 @@ fn network(config: &mut Config, mut section: Section<'_>) {
         (_, Some(_)) => section.mistake(section.line(), "chain", "only provider cni takes a chain"),
         (_, None) => {}
     }
-    set!(network.cni_conf_dir, path(&mut section, "cniConfDir"));
-    set!(network.cni_bin_dir, path(&mut section, "cniBinDir"));
+    set!(network.cni_conf_dir, section.path("cniConfDir"));
+    set!(network.cni_bin_dir, section.path("cniBinDir"));
     if let Some(dirs) = section.parsed_list::<AbsolutePath>("cniPluginDirs", "a path") {
         network.cni_plugin_dirs = dirs.into_iter().map(Into::into).collect();
     }
@@ -137,11 +133,11 @@ fn runtime(config: &mut Config, mut section: Section<'_>) {
 
 fn kubelet(config: &mut Config, mut section: Section<'_>) {
     let kubelet = &mut config.kubelet;
-    set!(kubelet.root_dir, path(&mut section, "rootDir"));
-    set!(kubelet.pod_logs_dir, path(&mut section, "podLogsDir"));
+    set!(kubelet.root_dir, section.path("rootDir"));
+    set!(kubelet.pod_logs_dir, section.path("podLogsDir"));
     kubelet.static_pod_path =
-        path(&mut section, "staticPodPath").map(Into::into).or(kubelet.static_pod_path.take());
-    set!(kubelet.cgroup_root, path(&mut section, "cgroupRoot"));
+        section.path("staticPodPath").map(Into::into).or(kubelet.static_pod_path.take());
+    set!(kubelet.cgroup_root, section.path("cgroupRoot"));
     let drivers = [("cgroupfs", CgroupDriver::Cgroupfs), ("systemd", CgroupDriver::Systemd)];
     set!(kubelet.cgroup_driver, section.choice("cgroupDriver", &drivers));
     set!(kubelet.port, section.number::<u16>("port", 1, 65535));
@@ -150,7 +146,7 @@ fn kubelet(config: &mut Config, mut section: Section<'_>) {
         kubelet.cluster_dns = addresses;
     }
     set!(kubelet.cluster_domain, section.parsed::<Subdomain>("clusterDomain", "a domain"));
-    set!(kubelet.resolv_conf, path(&mut section, "resolvConf"));
+    set!(kubelet.resolv_conf, section.path("resolvConf"));
     if kubelet.port == config.server.port {
         let text = format!("{} is server.port too; choose another", kubelet.port);
         section.mistake(section.line(), "port", text);

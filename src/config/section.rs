@@ -4,6 +4,7 @@ use std::{fmt::Display, str::FromStr, time::Duration};
 
 use crate::{
     Mistake,
+    forms::AbsolutePath,
     tree::{Entry, Node, Value},
 };
 
@@ -94,6 +95,11 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// A path from the root.
+    pub(crate) fn path(&mut self, key: &'static str) -> Option<AbsolutePath> {
+        self.parsed(key, "a path")
     }
 
     pub(crate) fn parsed_list<T: FromStr>(&mut self, key: &'static str, what: &str) -> Option<Vec<T>>

@@ -1,6 +1,6 @@
 //! Lifecycle hooks of containers: exec, http, sleep.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, pin::pin, time::Duration};
 
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
@@ -129,9 +129,14 @@ async fn ask(
 ) -> Result<(), HookError> {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(HookError::Request)?;
+    let mut answer = pin!(sender.send_request(request));
     tokio::select! {
-        answer = sender.send_request(request) => answer.map(drop).map_err(HookError::Request),
-        broken = connection => broken.map_err(HookError::Request),
+        answer = answer.as_mut() => answer.map(drop).map_err(HookError::Request),
+        // An answer may have come before the connection broke, and counts.
+        broken = connection => {
+            let told = answer.await.map(drop);
+            told.map_err(|gone| HookError::Request(broken.err().unwrap_or(gone)))
+        }
     }
 }
 

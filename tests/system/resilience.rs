@@ -82,8 +82,8 @@ fn a_second_start_on_one_state_directory_is_refused_and_changes_nothing_there() 
     let mut host = Host::new("state");
     host.up();
     let config = std::fs::read_to_string(host.config()).unwrap();
-    let other =
-        format!("{config}server: {{port: 6444}}\n").replace("kubelet:\n", "kubelet:\n  port: 10260\n");
+    let other = format!("{config}server: {{port: 6444}}\ndns: {{port: 10054}}\n")
+        .replace("kubelet:\n", "kubelet:\n  port: 10260\n");
     let file = host.config().with_file_name("other.yaml");
     std::fs::write(&file, other).unwrap();
     let kubeconfig = host.config().with_file_name("admin.kubeconfig");

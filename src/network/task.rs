@@ -7,11 +7,12 @@ use client::{ObjectKey, Store};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use lifecycle::{Scope, WorkError, Workers};
+use netlink::nft::Monitor;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
-    builtin::Settings,
+    builtin::{self, Settings},
     cni::CniError,
     config::{Config, ProviderConfig},
     host::{self, HostError, Ledger},
@@ -39,6 +40,10 @@ pub enum NetworkError {
     Host(#[from] HostError),
     #[error("the pods that are there")]
     Reconcile(#[source] CniError),
+    #[error("the rules of the pod network")]
+    Rules(#[source] CniError),
+    #[error("hear changes of the rules")]
+    Monitor(#[source] netlink::nft::CommitError),
     #[error("the runtime's CNI folders")]
     Offer(#[from] OfferError),
     #[error("find this process's binary")]
@@ -75,6 +80,10 @@ pub async fn run(config: Config, nodes: Nodes, scope: Scope) -> Result<(), Netwo
     let listener = server::listen(&config.socket())?;
     scope.spawn("cni server", server::serve(listener, provider, workers.clone(), scope.clone()));
 
+    let mut rules = match config.provider {
+        ProviderConfig::BuiltIn => Some(Monitor::of_all(builtin::TABLE).map_err(NetworkError::Monitor)?),
+        ProviderConfig::Chain(_) => None,
+    };
     let (mut own_changes, mut changes) = (nodes.own.changes(), nodes.all.changes());
     let settings = if let Saved::BuiltIn(settings) = saved { settings } else { Settings::default() };
     let mut network = Network {
@@ -101,9 +110,27 @@ pub async fn run(config: Config, nodes: Nodes, scope: Scope) -> Result<(), Netwo
             () = scope.cancelled() => return Ok(()),
             _ = own_changes.next() => {}
             _ = changes.next() => {}
+            () = touched(&mut rules) => {}
             () = tokio::time::sleep(patience) => {}
         }
     }
+}
+
+/// Resolves when our table was changed. After a failure only the look now and then is left.
+async fn touched(rules: &mut Option<Monitor>) {
+    if let Some(monitor) = rules {
+        match monitor.foreign_change().await {
+            Ok(()) => return,
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "network: changes of the rules are not heard"
+                );
+                *rules = None;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 /// The network before the node is known: as it was, without addresses to give.
@@ -147,6 +174,8 @@ impl Network {
         let Some(wanted) = self.wanted(&nodes.own) else { return Ok(()) };
         if self.made.as_ref() != Some(&wanted) {
             self.make(wanted).await?;
+        } else {
+            self.mend().await?;
         }
         self.offer().await?;
         ways
@@ -220,6 +249,19 @@ impl Network {
         info!(network = ?wanted, "network: made");
         self.offered.send_replace(Arc::new(provider));
         self.made = Some(wanted);
+        Ok(())
+    }
+
+    /// Rules that somebody else took away come back.
+    async fn mend(&self) -> Result<(), NetworkError> {
+        let provider = Arc::clone(&self.offered.borrow());
+        let mend = move || match &*provider {
+            Provider::BuiltIn(network) => network.mend().map_err(NetworkError::Rules),
+            Provider::Chain(_) => Ok(false),
+        };
+        if self.work(mend).await?? {
+            info!("network: somebody else changed our table; written anew");
+        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{
     encode::{self, message},
-    model::{TableName, Transaction},
+    model::{Change, TableName, Transaction},
     wire::{Reader, Writer},
 };
 
@@ -63,6 +63,33 @@ impl CommitError {
 pub struct TableState {
     pub chains: BTreeMap<String, usize>,
     pub sets: BTreeMap<String, usize>,
+}
+
+impl TableState {
+    /// What the kernel has after a transaction that makes its table from nothing.
+    #[must_use]
+    pub fn after(transaction: &Transaction) -> Self {
+        let mut state = Self::default();
+        for change in &transaction.changes {
+            match change {
+                Change::DeleteTable => state = Self::default(),
+                Change::AddChain(chain) => drop(state.chains.entry(chain.name.clone()).or_default()),
+                Change::AddRule(rule) => *state.chains.entry(rule.chain.clone()).or_default() += 1,
+                Change::AddSet(set) => drop(state.sets.entry(set.name.clone()).or_default()),
+                Change::AddElements { set, elements } => {
+                    *state.sets.entry(set.clone()).or_default() += elements.len();
+                }
+                // What takes single things away is for a table that is there.
+                Change::AddTable
+                | Change::FlushChain(_)
+                | Change::DeleteChain(_)
+                | Change::FlushSet(_)
+                | Change::DeleteSet(_)
+                | Change::DeleteElements { .. } => {}
+            }
+        }
+        state
+    }
 }
 
 /// A netfilter socket in the network namespace where it was opened. One request at a time.
@@ -227,7 +254,7 @@ fn is_of(table: &TableName, reader: &Reader<'_>) -> bool {
 
 fn refusal(
     transaction: &Transaction,
-    change: Option<&super::model::Change>,
+    change: Option<&Change>,
     answer: &Message<'_>,
     source: io::Error,
 ) -> CommitError {
@@ -256,7 +283,8 @@ fn open(groups: u32) -> io::Result<TokioSocket> {
 pub struct Monitor {
     socket: TokioSocket,
     table: String,
-    ours: u32,
+    /// The socket whose changes are not told.
+    ours: Option<u32>,
     /// A change to our table was seen, of whom is told by the generation message that follows.
     touched: bool,
 }
@@ -273,13 +301,25 @@ impl Monitor {
     /// # Errors
     /// When the kernel refuses the socket.
     pub fn open(table: &str, writer: &Socket) -> Result<Self, CommitError> {
-        const NFNLGRP_NFTABLES: u32 = 7;
         let ours = writer.port().map_err(CommitError::Open)?;
+        Self::of(table, Some(ours))
+    }
+
+    /// Watches one table (of both families) for changes, whoever makes them.
+    ///
+    /// # Errors
+    /// When the kernel refuses the socket.
+    pub fn of_all(table: &str) -> Result<Self, CommitError> {
+        Self::of(table, None)
+    }
+
+    fn of(table: &str, ours: Option<u32>) -> Result<Self, CommitError> {
+        const NFNLGRP_NFTABLES: u32 = 7;
         let socket = open(1 << (NFNLGRP_NFTABLES - 1)).map_err(CommitError::Open)?;
         Ok(Self { socket, table: table.to_string(), ours, touched: false })
     }
 
-    /// Resolves when somebody else changed our table, or when so much happened that we may have missed it.
+    /// Resolves when somebody else (or anybody, see [`Monitor::of_all`]) changed our table, or when so much happened that we may have missed it.
     ///
     /// # Errors
     /// When the socket broke.
@@ -295,7 +335,7 @@ impl Monitor {
                 let reader = Reader::new(event.body.get(NFGENMSG..).unwrap_or_default());
                 if event.kind & 0xff == message::NEWGEN {
                     let touched = std::mem::take(&mut self.touched);
-                    if touched && event.port != self.ours {
+                    if touched && Some(event.port) != self.ours {
                         return Ok(());
                     }
                 } else if reader.text(encode::ATTR_TABLE) == Some(self.table.as_str()) {

@@ -85,7 +85,8 @@ impl Builtin {
         };
         if ports_changed {
             // Before the pod has its address: host ports of the one before must not lead to it.
-            self.sync_host_ports(None)?;
+            let locked = self.records.lock().map_err(|error| record_failure(&error))?;
+            self.sync_host_ports(&locked, None)?;
         }
         let wired = wire::attach(&record, mtu).map_err(|error| wire_failure(&error))?;
         Ok(result(&record, &wired))
@@ -157,10 +158,11 @@ impl Builtin {
             return Ok(());
         };
         wire::detach(&record).map_err(|error| wire_failure(&error))?;
-        if !record.host_ports.is_empty() {
-            self.sync_host_ports(Some(id))?;
-        }
+        // Under one lock with the record's removal, so that nobody makes its host ports again in between.
         let locked = self.records.lock().map_err(|error| record_failure(&error))?;
+        if !record.host_ports.is_empty() {
+            self.sync_host_ports(&locked, Some(id))?;
+        }
         // The record goes last: until then its address is not given to another.
         locked.remove(id).map(drop).map_err(|error| record_failure(&error))
     }
@@ -224,6 +226,20 @@ impl Builtin {
         Ok(swept)
     }
 
+    /// Makes the table anew where somebody else changed it. Whether that was so.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn mend(&self) -> Result<bool, CniError> {
+        let locked = self.records.lock().map_err(|error| record_failure(&error))?;
+        let all = locked.all().map_err(|error| record_failure(&error))?;
+        if self.table.is_whole(&self.settings, &all).map_err(|error| rules_failure(&error))? {
+            return Ok(false);
+        }
+        self.table.rebuild(&self.settings, &all).map_err(|error| rules_failure(&error))?;
+        Ok(true)
+    }
+
     fn sweep(&self, gone: impl Fn(&Record) -> bool) -> Result<Swept, CniError> {
         // Interfaces before records: an interface made in between has its record by then.
         let interfaces = wire::interfaces().map_err(|error| wire_failure(&error))?;
@@ -259,9 +275,8 @@ impl Builtin {
         self.sweep(|_| true)
     }
 
-    fn sync_host_ports(&self, without: Option<&AttachmentId>) -> Result<(), CniError> {
-        // Under the lock, so that the table is of the newest records, whoever commits last.
-        let locked = self.records.lock().map_err(|error| record_failure(&error))?;
+    /// Under the lock, so that the table is of the newest records, whoever commits last.
+    fn sync_host_ports(&self, locked: &Locked<'_>, without: Option<&AttachmentId>) -> Result<(), CniError> {
         let mut all = locked.all().map_err(|error| record_failure(&error))?;
         all.retain(|record| Some(&record.id) != without);
         self.table.sync_host_ports(&self.settings, &all).map_err(|error| rules_failure(&error))

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use netlink::nft::{CommitError, Family, Socket, TableName, Transaction};
+use netlink::nft::{CommitError, Family, Socket, TableName, TableState, Transaction};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -97,6 +97,19 @@ impl Table {
         let transactions: Vec<_> =
             families(settings).map(|family| whole(settings, records, family)).collect();
         self.commit(&transactions)
+    }
+
+    /// Whether the kernel has as many chains, rules and elements as the records say.
+    pub(super) fn is_whole(&self, settings: &Settings, records: &[Record]) -> Result<bool, RulesError> {
+        let wanted: Vec<_> = families(settings).map(|family| whole(settings, records, family)).collect();
+        self.with_socket(async |socket| {
+            for transaction in &wanted {
+                if socket.state(&transaction.table).await? != Some(TableState::after(transaction)) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
     }
 
     /// Makes the host ports what the records say; the whole table, where somebody broke it.

@@ -176,6 +176,32 @@ pub(crate) fn runtime<T: Send + 'static>(
 }
 
 #[test]
+fn rules_that_somebody_takes_away_come_back_by_themselves() {
+    let host = Host::new();
+    let nodes = Nodes::default();
+    nodes.set(&node(2, Some("10.77.5.0/24")));
+    let _agent = Agent::start(&host, config(&host), &nodes);
+    let list = conflist(&host);
+    wait("the network is offered", || list.exists());
+    let place = Place::new();
+    let ports = json!({"portMappings": [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp"}]});
+    let attachment = attachment("a", place.path(), ports);
+    runtime(&host, &list, async move |chain| chain.add(&attachment).await).unwrap();
+    let nft = |words: &str| host.place.shell("nft", &words.split(' ').collect::<Vec<_>>());
+    let rules = || nft("-s list ruleset");
+    let before = rules();
+    assert!(before.contains("8080"), "{before}");
+    for broken in [
+        "flush ruleset",
+        "flush chain ip coracle-network postrouting",
+        "flush set ip coracle-network hairpin",
+    ] {
+        nft(broken);
+        wait(broken, || rules() == before);
+    }
+}
+
+#[test]
 fn the_runtime_gets_a_network_with_the_nodes_addresses_and_can_always_tear_a_pod_down() {
     let host = Host::new();
     let nodes = Nodes::default();

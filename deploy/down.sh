@@ -17,7 +17,7 @@ if [ -e "$state/config.yaml" ] && [ ! -x "$coracle" ]; then
   exit 1
 fi
 # A pid file can outlive its process, and the number go to somebody else's.
-ours() { [ -r "$run/coracle.pid" ] && tr '\0' ' ' <"/proc/$(cat "$run/coracle.pid")/cmdline" 2>/dev/null | grep -qF -- " up --config $state/config.yaml"; }
+ours() { [ -r "$run/coracle.pid" ] && tr '\0' ' ' 2>/dev/null <"/proc/$(cat "$run/coracle.pid")/cmdline" | grep -qF -- " up --config $state/config.yaml"; }
 if ours; then
   pid=$(cat "$run/coracle.pid")
   if kill "$pid" 2>/dev/null; then
@@ -27,6 +27,8 @@ if ours; then
   fi
 fi
 if [ -e "$state/config.yaml" ]; then
+  # After a crash or a reboot nothing runs, and what pods left is only taken away through their runtime.
+  ./deploy/runtime.sh start "$state" "$run"
   echo "==> Removing pods, rules, links and cgroups"
   "$coracle" reset --config "$state/config.yaml" --yes
 fi

@@ -1,10 +1,10 @@
 #!/bin/bash
 # The container runtime of one Coracle host: an instance of containerd with its own root, state and socket.
-# usage: deploy/runtime.sh start STATE_DIR RUN_DIR IMAGES_DIR    starts it (nothing to do if it runs) and loads the images
-#        deploy/runtime.sh stop  STATE_DIR RUN_DIR               ends it, its shims and its mounts
+# usage: deploy/runtime.sh start STATE_DIR RUN_DIR [IMAGES_DIR]    starts it (nothing to do if it runs) and loads the images
+#        deploy/runtime.sh stop  STATE_DIR RUN_DIR                 ends it, its shims and its mounts
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-usage="usage: deploy/runtime.sh start STATE_DIR RUN_DIR IMAGES_DIR | stop STATE_DIR RUN_DIR"
+usage="usage: deploy/runtime.sh start STATE_DIR RUN_DIR [IMAGES_DIR] | stop STATE_DIR RUN_DIR"
 action=${1:?$usage} state=${2:?$usage} run=${3:?$usage}
 socket=$run/containerd.sock
 pidfile=$run/containerd.pid
@@ -13,7 +13,7 @@ answers() { ctr --address "$socket" --connect-timeout 1s version >/dev/null 2>&1
 ours() { [ -r "$pidfile" ] && [ "$(tr '\0' ' ' 2>/dev/null <"/proc/$(cat "$pidfile")/cmdline")" = "containerd --config $run/containerd.toml " ]; }
 
 start() {
-  local images=${1:?$usage}
+  local images=$1
   install -d -m 0711 "$state" "$run"
   mkdir -p "$run/cni/bin" "$run/cni/net.d"
   # Shims and the loopback plugin have these places built in: whether somebody else had them before is noted.
@@ -31,6 +31,7 @@ start() {
     done
     answers || { echo "containerd did not answer on $socket within 15 s; see $state/containerd.log" >&2; exit 1; }
   fi
+  [ -n "$images" ] || return 0
   for image in "$images"/*.tar; do
     ctr --address "$socket" --namespace k8s.io images import "$image" >/dev/null
   done
@@ -58,6 +59,10 @@ stop() {
   # What is not empty is another host's, which notes nothing and takes nothing away.
   if [ -r "$state/places" ]; then
     while read -r place; do
+      # Shims that were killed leave sockets that nobody listens at.
+      find "$place" -type s 2>/dev/null | while read -r dead; do
+        grep -qF -- " $dead" /proc/net/unix || rm -f "$dead"
+      done
       [ ! -d "$place" ] || find "$place" -depth -type d -empty -delete
     done <"$state/places"
   fi

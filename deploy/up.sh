@@ -17,7 +17,7 @@ say "Building coracle (some minutes the first time)"
 cargo build --release --locked --bin coracle
 
 # A pid file can outlive its process, and the number go to somebody else's.
-ours() { [ -r "$run/coracle.pid" ] && tr '\0' ' ' <"/proc/$(cat "$run/coracle.pid")/cmdline" 2>/dev/null | grep -qF -- " up --config $state/config.yaml"; }
+ours() { [ -r "$run/coracle.pid" ] && tr '\0' ' ' 2>/dev/null <"/proc/$(cat "$run/coracle.pid")/cmdline" | grep -qF -- " up --config $state/config.yaml"; }
 started=no
 if ours; then
   say "coracle already runs (pid $(cat "$run/coracle.pid")); nothing to start"

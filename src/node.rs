@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use anyhow::{Context, bail};
+use api::node_labels::may_set_itself;
 use client::{Client, Recorder, Store};
 use config::{Config, NetworkProvider};
 use k8s_openapi::api::core::v1::Service;
@@ -14,7 +16,7 @@ use kubelet::{
     worker::ports::Probes,
 };
 use lifecycle::{BoxError, Scope};
-use network::ProviderConfig;
+use network::{ProviderConfig, cni::NetworkList};
 use tracing::warn;
 
 use crate::identity::NodePlace;
@@ -45,6 +47,28 @@ pub(crate) fn kubelet_config(config: &Config, place: &NodePlace) -> KubeletConfi
         server_port: kubelet.port,
         ..KubeletConfig::new(&place.name)
     }
+}
+
+/// What would be refused again and again, told by the log alone, is refused at the start.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+    if let Some(label) = config.node.labels.keys().find(|label| !may_set_itself(label)) {
+        bail!(
+            "node.labels: a node may not give itself the label {label}; have an administrator do it \
+             (kubectl label node NAME {label}=VALUE), or use a prefix such as node.kubernetes.io/"
+        );
+    }
+    if let NetworkProvider::Chain(file) = &config.network.provider {
+        NetworkList::load(file).with_context(|| {
+            format!(
+                "network.chain: {} is not a list of CNI plugins (cni/bridge.conflist is one to start from)",
+                file.display()
+            )
+        })?;
+    }
+    Ok(())
 }
 
 /// What the network is told.

@@ -35,6 +35,7 @@ use crate::{
 /// # Errors
 /// What could not be started, or which component failed for good.
 pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    node::check(&config)?;
     let (mut supervisor, mut stop) = (Supervisor::new(), pin!(stop));
     let Some(server) = unless(stop.as_mut(), start_server(&config, &mut supervisor)).await else {
         return run(supervisor, "stopped while starting", async {}).await;
@@ -84,6 +85,7 @@ async fn unless<T>(stop: Pin<&mut impl Future<Output = ()>>, work: impl Future<O
 /// # Errors
 /// That this machine has not joined a cluster, or as [`up`].
 pub(crate) async fn node(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    node::check(&config)?;
     let member = Membership::open(&config)?;
     let place = member.place.clone();
     info!(

@@ -11,6 +11,7 @@ pub mod duration;
 pub mod int_or_string;
 pub mod names;
 pub mod node_affinity;
+pub mod node_labels;
 pub mod patch;
 pub mod pods;
 pub mod protobuf;

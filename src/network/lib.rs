@@ -10,7 +10,7 @@
 //! - [`builtin`] is the network made in this process.
 //! - `provider.rs` is one of the two, as it is kept on disk for plugin processes.
 //! - [`plugin`] is what the runtime starts; `server.rs` is what it talks to, in the words of `protocol.rs`.
-//! - `task.rs` waits for the node's addresses, then offers the network to the runtime (`offer.rs`).
+//! - `task.rs` waits for the node's addresses, then offers the network to the runtime (`offer.rs`), and again when others write there (`folder.rs`).
 //! - `routes/` leads to the pods of other nodes; `host.rs` changes sysctls and remembers what they were.
 //! - [`reset`] takes all of it away again.
 //!
@@ -23,6 +23,7 @@ pub mod builtin;
 pub mod cni;
 mod config;
 mod files;
+mod folder;
 mod host;
 mod offer;
 pub mod plugin;

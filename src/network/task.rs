@@ -15,6 +15,7 @@ use crate::{
     builtin::{self, Settings},
     cni::CniError,
     config::{Config, ProviderConfig},
+    folder::Folder,
     host::{self, HostError, Ledger},
     offer::{self, Offer, OfferError},
     provider::{Provider, ProviderError, Saved},
@@ -22,7 +23,7 @@ use crate::{
     server::{self, ServerError},
 };
 
-/// A foreign network can appear without any event of ours.
+/// A way to another node can be taken away without any event.
 const INTERVAL: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(2);
 const BLOCKING_DEADLINE: Duration = Duration::from_secs(60);
@@ -84,6 +85,8 @@ pub async fn run(config: Config, nodes: Nodes, scope: Scope) -> Result<(), Netwo
         ProviderConfig::BuiltIn => Some(Monitor::of_all(builtin::TABLE).map_err(NetworkError::Monitor)?),
         ProviderConfig::Chain(_) => None,
     };
+    // Another network that is put beside ours, or taken away.
+    let mut folder = Folder::new(config.cni_conf_dir.clone());
     let (mut own_changes, mut changes) = (nodes.own.changes(), nodes.all.changes());
     let settings = if let Saved::BuiltIn(settings) = saved { settings } else { Settings::default() };
     let mut network = Network {
@@ -111,6 +114,7 @@ pub async fn run(config: Config, nodes: Nodes, scope: Scope) -> Result<(), Netwo
             _ = own_changes.next() => {}
             _ = changes.next() => {}
             () = touched(&mut rules) => {}
+            () = folder.changed() => {}
             () = tokio::time::sleep(patience) => {}
         }
     }

@@ -52,7 +52,31 @@ fn make_up_serves_the_demo_and_make_down_leaves_the_machine_as_it_was() {
     assert!(again.contains("already runs"), "{again}");
     assert!(again.contains("nothing was changed"), "{again}");
     make("down");
+    assert_as(&before);
+
+    // A machine that lost its power: everything that ran is gone, and what was written is left.
+    make("up");
+    lose_power();
+    let returned = make("up");
+    assert_eq!(returned.matches("answers: Hello from a pod on Coracle").count(), 2, "{returned}");
+    lose_power();
+    make("down");
+    assert_as(&before);
+}
+
+fn assert_as(before: &[String]) {
     for ((command, before), after) in TRACES.iter().zip(before).zip(traces()) {
-        assert_eq!(before, after, "{command}");
+        assert_eq!(*before, after, "{command}");
     }
+}
+
+/// Ends all that `make up` started, by `SIGKILL`: the process, containerd, the shims and, with them, their containers.
+fn lose_power() {
+    let script = r#"
+        coracle=$(cat /run/coracle/coracle.pid) containerd=$(cat /run/coracle/containerd.pid)
+        shims=$(pgrep -f -- '[-]address /run/coracle/containerd.sock')
+        containers=$(for shim in $shims; do pgrep -P "$shim"; done)
+        kill -9 $coracle $containerd $shims $containers"#;
+    let output = Command::new("bash").args(["-c", script]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
 }

@@ -45,11 +45,9 @@ impl Token {
 
     pub(crate) fn decode(text: &str, prefix: &str) -> Result<Self, ApiError> {
         let invalid = |why: &str| ApiError::bad_request(format!("invalid continue token: {why}"));
-        let bytes = URL_SAFE_NO_PAD
-            .decode(text)
-            .map_err(|error| invalid(&format!("continue key is not valid: {error}")))?;
-        let wire: Wire = serde_json::from_slice(&bytes)
-            .map_err(|error| invalid(&format!("continue key is not valid: {error}")))?;
+        let foreign = || invalid("continue key is not valid: it is not what an earlier list returned");
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| foreign())?;
+        let wire: Wire = serde_json::from_slice(&bytes).map_err(|_| foreign())?;
         if wire.version != VERSION {
             let why = "continue key is not valid: server does not recognize this encoded version";
             return Err(invalid(&format!("{why} {}", wire.version)));

@@ -179,9 +179,12 @@ fn ready_endpoints(service: &v1::Service, observed: &Observed) -> usize {
 
 fn service_row(service: &v1::Service, observed: &Observed) -> Vec<String> {
     let spec = service.spec.clone().unwrap_or_default();
-    let ports = spec.ports.iter().flatten().map(|port| match port.node_port {
-        Some(node_port) if node_port != 0 => format!("{}:{node_port}", port.port),
-        _ => port.port.to_string(),
+    let ports = spec.ports.iter().flatten().map(|port| {
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        match port.node_port {
+            Some(node_port) if node_port != 0 => format!("{}:{node_port}/{protocol}", port.port),
+            _ => format!("{}/{protocol}", port.port),
+        }
     });
     vec![
         full_name(&service.metadata),

@@ -256,12 +256,21 @@ fn mend(observed: &Observed) -> Option<String> {
             "The container ends soon after each start, so starting it again waits longer each time. Its last words: kubectl logs {name} -n {namespace} -c {} --previous",
             status.name
         ),
-        Some((_, "CreateContainerConfigError", _)) => {
+        Some((status, "CreateContainerConfigError", Some(message))) if message.contains("non-root") || message.contains("runAsNonRoot") => format!(
+            "The image \"{}\" does not run as another user than root, as runAsNonRoot demands: set securityContext.runAsUser to another user's number, or use an image that has one.",
+            status.image
+        ),
+        Some((_, "CreateContainerConfigError", Some(message))) if is_missing(message) => {
             "Something that the container's configuration names (a ConfigMap, a Secret, a key of one) is missing: make it, and the container starts by itself.".to_string()
         }
         _ => return None,
     };
     Some(text)
+}
+
+/// Whether a configuration error tells of an object, or a key of one, that is not there.
+fn is_missing(message: &str) -> bool {
+    message.contains("not found") || message.contains("couldn't find")
 }
 
 #[cfg(test)]

@@ -2,33 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use api::node_labels::may_set_itself;
 use serde_json::Value;
 
 use super::name_of;
 use crate::admission::{Attributes, Operation};
 use crate::status::ApiError;
-
-const RESTRICTION: &str = "node-restriction.kubernetes.io";
-/// Labels of Kubernetes' own domains that a node may set on itself.
-const ALLOWED: [&str; 16] = [
-    "kubernetes.io/hostname",
-    "kubernetes.io/arch",
-    "kubernetes.io/os",
-    "beta.kubernetes.io/arch",
-    "beta.kubernetes.io/os",
-    "beta.kubernetes.io/instance-type",
-    "node.kubernetes.io/instance-type",
-    "failure-domain.beta.kubernetes.io/zone",
-    "failure-domain.beta.kubernetes.io/region",
-    "failure-domain.kubernetes.io/zone",
-    "failure-domain.kubernetes.io/region",
-    "topology.kubernetes.io/zone",
-    "topology.kubernetes.io/region",
-    "node.kubernetes.io/windows-build",
-    "node.kubernetes.io/exclude-from-external-load-balancers",
-    "kubernetes.io/instance-type",
-];
-const ALLOWED_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
 pub(super) fn judge(node: &str, attributes: &Attributes) -> Result<(), ApiError> {
     let requested = name_of(attributes);
@@ -84,15 +63,5 @@ fn empty_as_null(value: Option<&Value>) -> &Value {
 fn forbidden(new: &Value, old: &Value) -> Vec<String> {
     let keys = |labels: &Value| labels.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>());
     let all: BTreeSet<String> = keys(new).into_iter().chain(keys(old)).flatten().collect();
-    all.into_iter().filter(|key| new.get(key) != old.get(key)).filter(|key| is_forbidden(key)).collect()
-}
-
-fn is_forbidden(label: &str) -> bool {
-    let domain = label.split_once('/').map_or("", |(domain, _)| domain);
-    let within = |parent: &str| domain == parent || domain.ends_with(&format!(".{parent}"));
-    if within(RESTRICTION) {
-        return true;
-    }
-    let kubernetes = within("kubernetes.io") || within("k8s.io");
-    kubernetes && !ALLOWED.contains(&label) && !ALLOWED_DOMAINS.iter().any(|domain| within(domain))
+    all.into_iter().filter(|key| new.get(key) != old.get(key)).filter(|key| !may_set_itself(key)).collect()
 }

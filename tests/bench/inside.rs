@@ -56,7 +56,7 @@ pub(crate) fn inside<T: Send>(
 }
 
 /// Where `Host::inside` enters.
-fn namespace(host: &Host) -> anyhow::Result<PathBuf> {
+pub(crate) fn namespace(host: &Host) -> anyhow::Result<PathBuf> {
     let command = host.inside("true");
     let argument = command.get_args().next().and_then(|argument| argument.to_str());
     let path = argument.and_then(|argument| argument.strip_prefix("--net="));

@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "a host of the system tests fails by panicking; each part is caught")]
 
 mod api;
+mod blast;
+mod dns;
 mod floor;
 #[path = "../hosts/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the system tests ask more of a host")]
@@ -14,6 +16,7 @@ mod inside;
 mod interrupt;
 mod machine;
 mod memory;
+mod network;
 mod pods;
 mod ready;
 mod report;
@@ -40,10 +43,12 @@ type Report = Vec<Measurement>;
 /// A name, and what takes the part's measurements into the report. What was measured before an error is kept.
 type Part = (&'static str, fn(&mut Report) -> anyhow::Result<()>);
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 6] = [
     ("start", ready::measure),
     ("pods", pods::measure),
     ("services", services::measure),
+    ("network", network::measure),
+    ("dns", dns::measure),
     ("api", api::measure),
 ];
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # The benchmark, from nothing: packages, a release build, images; then tests/bench/main.rs measures and writes
 # tests/bench/results.json and tests/bench/RESULTS.md. Keep the machine quiet meanwhile.
-# usage: tests/bench/run.sh [PART...]     as root; a part is one of start, pods, services, api (prints, writes nothing)
+# usage: tests/bench/run.sh [PART...]     as root; a part is one of start, pods, services, network, dns, api (prints, writes nothing)
 #        UPSTREAM_BIN=DIR                 holds upstream's kube-apiserver and etcd, to measure the API against
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -27,6 +27,11 @@ cargo build --locked --release --bin coracle
 cargo bench --locked --bench system --no-run
 step "Images"
 ./deploy/images.sh "$target/images"
-step "Measuring (about five minutes)"
+if command -v go >/dev/null; then
+  step "CoreDNS, to measure DNS against"
+  ./tests/bench/coredns.sh "$target/tools"
+  export COREDNS_BIN=$target/tools/coredns
+fi
+step "Measuring (about seven minutes)"
 export CORACLE_BIN=${CORACLE_BIN:-$target/release/coracle} CORACLE_IMAGES=${CORACLE_IMAGES:-$target/images}
 cargo bench --locked --bench system -- "$@"

@@ -86,7 +86,7 @@ impl Host {
         self.directory.path().join("state").display().to_string()
     }
 
-    fn run(&self) -> String {
+    pub(crate) fn run(&self) -> String {
         self.directory.path().join("run").display().to_string()
     }
 

@@ -183,12 +183,39 @@ impl FakeRuntime {
         if after { Err(failed) } else { done }
     }
 
-    fn tell(&self, uid: &PodUid, id: &str) {
-        let event = RuntimeEvent { pod: Some(uid.clone()), container: id.to_string(), exited: false };
+    fn tell(&self, uid: &PodUid, id: &str, exited: bool) {
+        let event = RuntimeEvent { pod: Some(uid.clone()), container: id.to_string(), exited };
         drop(self.events.send(event));
     }
 
-    fn end(&self, id: &str, code: i32, reason: &str) {
+    /// As containerd does: the end is told first, and noted a while later.
+    fn end(&self, id: &str, code: i32, reason: &'static str) {
+        let (delay, uid) = {
+            let mut state = self.state.lock();
+            let longest = state.temper.longest_delay_ms.saturating_mul(10);
+            let delay = Duration::from_millis(state.roll(longest + 1));
+            let Some(container) = state.containers.get(id) else { return };
+            (delay, container.uid.clone())
+        };
+        self.tell(&uid, id, true);
+        let (runtime, id) = (self.clone(), id.to_string());
+        let noted = async move {
+            tokio::time::sleep(delay).await;
+            runtime.note_end(&id, code, reason);
+        };
+        drop(self.scope.spawn_guarded("end of a container", noted));
+    }
+
+    /// Whoever stops a container waits until its end is noted.
+    fn stopped(&self, id: &str, code: i32) {
+        self.note_end(id, code, "Error");
+        let uid = self.state.lock().containers.get(id).map(|it| it.uid.clone());
+        if let Some(uid) = uid {
+            self.tell(&uid, id, true);
+        }
+    }
+
+    fn note_end(&self, id: &str, code: i32, reason: &str) {
         let mut state = self.state.lock();
         let now = self.clock.now();
         let Some(container) = state.containers.get_mut(id) else { return };
@@ -200,9 +227,6 @@ impl FakeRuntime {
             started_at: Some(started_at),
             finished_at: now,
         });
-        let uid = container.uid.clone();
-        drop(state);
-        self.tell(&uid, id);
     }
 }
 
@@ -361,7 +385,7 @@ impl Runtime for FakeRuntime {
             })
             .await?;
         for id in ended {
-            self.end(&id, 137, "Error");
+            self.stopped(&id, 137);
         }
         drop(sandbox);
         Ok(())
@@ -462,7 +486,7 @@ impl Runtime for FakeRuntime {
             .await;
         let uid = self.state.lock().containers.get(&started).map(|it| it.uid.clone());
         if let Some(uid) = uid {
-            self.tell(&uid, &started);
+            self.tell(&uid, &started, false);
         }
         if let Some((after, code)) = life? {
             let runtime = self.clone();
@@ -489,7 +513,7 @@ impl Runtime for FakeRuntime {
             Some((false, true)) => tokio::time::sleep(grace.min(Duration::from_millis(300))).await,
             _ => {}
         }
-        self.end(&stopped, 143, "Error");
+        self.stopped(&stopped, 143);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::ports::Waker;
 use crate::pods::PodUid;
@@ -18,8 +18,8 @@ pub(super) struct Bell {
     pub(super) look: Notify,
     /// Look again, and try again what failed: what it waited for may be there.
     pub(super) retry: Notify,
-    /// What is said to have ended, and how often it was looked for in vain.
-    pub(super) exits: Mutex<HashMap<String, u32>>,
+    /// What is said to have ended, and when that was said.
+    pub(super) exits: Mutex<HashMap<String, Instant>>,
 }
 
 /// Rings workers, also those of a pool that is not made yet: probes and volumes are made before it.
@@ -59,7 +59,7 @@ impl Bells {
     /// A container or sandbox of this pod is said to have ended: the worker looks until it sees that.
     pub fn exited(&self, uid: &PodUid, id: &str) {
         if let Some(bell) = self.bells.lock().get(uid) {
-            bell.exits.lock().insert(id.to_string(), 0);
+            bell.exits.lock().insert(id.to_string(), Instant::now());
         }
     }
 

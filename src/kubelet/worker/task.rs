@@ -38,9 +38,9 @@ const REFRESH: Duration = Duration::from_secs(60);
 /// A pull or a pass that is announced by a wake; this only covers a lost one.
 const LOST_WAKE: Duration = Duration::from_secs(60);
 
-/// After 5 ms, 10 ms, and so on for 5 s in all.
-const FIRST_LOOK: Duration = Duration::from_micros(2500);
-const MOST_LOOKS: u32 = 10;
+/// What is said to have ended, and seems to live, is looked at again after as long as it has been so, within these.
+const SOONEST_LOOK: Duration = Duration::from_millis(5);
+const LATEST_LOOK: Duration = Duration::from_secs(5);
 
 /// What the pool tells a worker. Only the newest counts.
 #[derive(Clone, Debug)]
@@ -317,6 +317,7 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
         }
         self.wake_at = None;
         let Mail { pod, removed } = self.inbox.borrow_and_update().clone();
+        let told: Vec<String> = self.bell.exits.lock().keys().cloned().collect();
         let observed = match self.tools.runtime.observe(&self.uid).await {
             Ok(observed) => observed,
             Err(error) => {
@@ -325,7 +326,7 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
                 return;
             }
         };
-        self.look_for_exits(&observed);
+        self.look_for_exits(&told, &observed);
         self.forget_gone(&observed);
         if self.failed.is_some() && !observed.sandboxes.is_empty() {
             // An agent before this one had begun with it, and nobody told the API: it stays.
@@ -371,20 +372,17 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
         self.tools.bells.keep(&self.uid, &ids);
     }
 
-    /// containerd tells of an exit before it has noted it: what was said to have ended, and still seems to live, is
-    /// looked at again soon.
-    fn look_for_exits(&mut self, observed: &PodObservation) {
+    /// containerd tells of an exit before it has noted it: what of `told` still seems to live is looked at again soon.
+    /// What was told while the runtime was asked is for the next pass: this answer may be older.
+    fn look_for_exits(&mut self, told: &[String], observed: &PodObservation) {
         let lives = |id: &str| {
             observed.containers.iter().any(|it| it.id.as_str() == id && it.may_run())
                 || observed.sandboxes.iter().any(|it| it.id.as_str() == id && it.ready)
         };
         let mut exits = self.bell.exits.lock();
-        exits.retain(|id, tries| {
-            *tries += 1;
-            *tries <= MOST_LOOKS && lives(id)
-        });
-        if let Some(tries) = exits.values().min() {
-            let soon = Instant::now() + FIRST_LOOK * 2u32.pow(*tries);
+        exits.retain(|id, _| !told.contains(id) || lives(id));
+        if let Some(since) = exits.values().max() {
+            let soon = Instant::now() + since.elapsed().clamp(SOONEST_LOOK, LATEST_LOOK);
             self.wake_at = Some(self.wake_at.map_or(soon, |other| other.min(soon)));
         }
     }

@@ -44,6 +44,7 @@ pub(crate) fn row(measurement: &Measurement) -> String {
     let aim = match measurement.aim {
         Some(Aim::AtMost(limit)) => format!("≤ {}", amount(limit, unit)),
         Some(Aim::AtMostTimes(times)) => format!("≤ {times} ×"),
+        Some(Aim::AtLeastTimes(times)) => format!("≥ {times} ×"),
         None => String::new(),
     };
     let met = match measurement.met() {
@@ -74,6 +75,7 @@ pub(crate) fn amount(value: f64, unit: Unit) -> String {
         Unit::Megabytes => format!("{value:.1} MB"),
         Unit::PerSecond if value < 100.0 => format!("{value:.1} /s"),
         Unit::PerSecond => format!("{value:.0} /s"),
+        Unit::GigabitsPerSecond => format!("{value:.1} Gbit/s"),
     }
 }
 

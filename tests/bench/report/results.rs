@@ -62,15 +62,20 @@ pub(crate) enum Unit {
     /// Of 1,000,000 bytes.
     Megabytes,
     PerSecond,
+    /// 1,000,000,000 bits in a second.
+    GigabitsPerSecond,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::enum_variant_names, reason = "the words of results.json, which stay")]
 pub(crate) enum Aim {
     /// The median is at most this, in the measurement's unit.
     AtMost(f64),
     /// The median is at most this many times the other side's.
     AtMostTimes(f64),
+    /// The median is at least this many times the other side's.
+    AtLeastTimes(f64),
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -119,6 +124,7 @@ impl Measurement {
         Some(match self.aim? {
             Aim::AtMost(limit) => self.ours.median <= limit,
             Aim::AtMostTimes(limit) => self.ratio()? <= limit,
+            Aim::AtLeastTimes(limit) => self.ratio()? >= limit,
         })
     }
 }

@@ -118,7 +118,7 @@ pub(crate) fn read_pair(path: &Path) -> Result<Option<Issued>, FilesError> {
 }
 
 /// Writes every file beside its place, and moves them there only once all are whole.
-fn write_all(files: &[(&Path, &[u8])]) -> Result<(), FilesError> {
+pub(crate) fn write_all(files: &[(&Path, &[u8])]) -> Result<(), FilesError> {
     let mut beside: Vec<PathBuf> = Vec::new();
     let written = files.iter().try_for_each(|(path, bytes)| {
         let new = with_suffix(path);

@@ -12,6 +12,7 @@ mod dns;
 mod kubectl;
 mod machines;
 mod outages;
+mod parts;
 mod pods;
 mod resilience;
 mod up_down;

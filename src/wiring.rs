@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use client::{Cache, Client, Kubeconfig, Reconnect, Recorder, Selector};
+use client::{Cache, Client, Kubeconfig, Reconnect, Recorder, Selector, Store};
 use config::{Config, NetworkProvider};
 use join::{ClientRotation, ServingRotation};
 use k8s_openapi::api::core::v1::Node;
@@ -56,7 +56,8 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
     let authority = server.directory.authority().certificate();
     let cluster = Cluster {
         client: server.clients.node(&node.name),
-        nodes: Nodes { own: server.reads.store(), all: server.reads.store() },
+        own: (runs_network(&config) || shows_node(&config)).then(|| server.reads.store()),
+        all: runs_network(&config).then(|| server.reads.store()),
         reads: server.reads,
         tls: Arc::new(pki::tls::server(Arc::clone(&serving), authority)?),
         place: node,
@@ -115,8 +116,9 @@ pub(crate) async fn node(config: Config, stop: impl Future<Output = ()>) -> anyh
     let (client, reconnect) = client::connect(member.endpoint.clone(), &connection)?;
     let reads = Scope::root("read cache");
     supervisor.adopt("read cache", reads.clone());
-    let own =
-        client::reflect::<Node>(&client, Selector::fields(format!("metadata.name={}", place.name)), &reads);
+    // A node may always watch itself, but the others only where the cluster allows it.
+    let own = (runs_network(&config) || shows_node(&config))
+        .then(|| client::reflect(&client, Selector::fields(format!("metadata.name={}", place.name)), &reads));
     let reads = Cache::new(client.clone(), &reads);
     let serving = match node::brought(&config.kubelet.serving)? {
         Some(serving) => serving,
@@ -124,7 +126,8 @@ pub(crate) async fn node(config: Config, stop: impl Future<Output = ()>) -> anyh
     };
     let cluster = Cluster {
         client: client.clone(),
-        nodes: Nodes { own, all: reads.store() },
+        own,
+        all: runs_network(&config).then(|| reads.store()),
         reads,
         tls: Arc::new(pki::tls::server_trusting(Arc::clone(&serving), &member.authorities)?),
         place,
@@ -254,24 +257,38 @@ struct Cluster {
     client: Client,
     /// Services and EndpointSlices.
     reads: Cache,
-    nodes: Nodes,
+    /// This node, for those who need it.
+    own: Option<Store<Node>>,
+    /// All nodes, for those who need them.
+    all: Option<Store<Node>>,
     /// How the kubelet's own server shows itself, and whom it knows.
     tls: Arc<rustls::ServerConfig>,
 }
 
+/// Whether this process makes pods' networks.
+fn runs_network(config: &Config) -> bool {
+    config.components.kubelet && config.network.provider != NetworkProvider::Runtime
+}
+
+/// Whether somebody is told of this node's own object.
+fn shows_node(config: &Config) -> bool {
+    config.components.proxy && config.proxy.healthz.is_some()
+}
+
 fn start_node(config: &Config, cluster: Cluster, supervisor: &mut Supervisor) {
-    let Cluster { place, client, reads, nodes, tls } = cluster;
+    let Cluster { place, client, reads, own, all, tls } = cluster;
     node::set_oom_score(config);
     if config.components.proxy {
-        if let Some(address) = config.proxy.healthz {
-            let of = health::Of::Proxy { node: nodes.own.clone(), name: place.name.clone() };
+        if let (Some(address), Some(node)) = (config.proxy.healthz, own.clone()) {
+            let of = health::Of::Proxy { node, name: place.name.clone() };
             start_health(supervisor, "proxy health", address, of);
         }
         start_proxy(supervisor, proxy_config(config, place.name.clone()), reads.clone());
     }
     if config.components.kubelet {
         // The network first: the kubelet ends no pod that the network could not take down.
-        if config.network.provider != NetworkProvider::Runtime {
+        if let (Some(own), Some(all)) = (own, all) {
+            let nodes = Nodes { own, all };
             let settings = node::network_config(config, &place);
             supervisor.start("network", OnFailure::Restart, move |scope| {
                 node::run_network(settings.clone(), nodes.clone(), scope)
@@ -308,14 +325,9 @@ fn start_rotation(
 ) {
     let node_name = member.place.name.clone();
     let seconds = membership::life_seconds(config);
-    let asking = client.clone();
-    supervisor.start("access", OnFailure::Restart, move |scope| {
-        let asking = asking.clone();
-        async move {
-            join::watch_access(asking, scope).await;
-            Ok(())
-        }
-    });
+    if config.components.proxy || runs_network(config) {
+        start_access(client.clone(), supervisor);
+    }
     match member.client_file.clone().filter(|_| config.kubelet.renews_client_certificate) {
         Some(file) => {
             let rotation = ClientRotation {
@@ -359,6 +371,17 @@ fn start_rotation(
             }
         });
     }
+}
+
+/// Tells what proxy and network may not read.
+fn start_access(client: Client, supervisor: &mut Supervisor) {
+    supervisor.start("access", OnFailure::Restart, move |scope| {
+        let client = client.clone();
+        async move {
+            join::watch_access(client, scope).await;
+            Ok(())
+        }
+    });
 }
 
 /// A serving certificate that somebody else renews.

@@ -253,8 +253,9 @@ fn serves(a: &Host, b: &Host, proxy: &Started) {
 }
 
 fn cleans_up(b: &Host, proxy: Started) {
-    let rules =
-        |b: &Host| b.inside("nft").args(["list", "table", "ip", "coracle-proxy"]).output().unwrap().status.success();
+    let rules = |b: &Host| {
+        b.inside("nft").args(["list", "table", "ip", "coracle-proxy"]).output().unwrap().status.success()
+    };
     drop(proxy);
     assert!(rules(b), "rules stay while nobody keeps them");
     let output = b.called("kube-proxy").arg("--cleanup").output().unwrap();

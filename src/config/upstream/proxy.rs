@@ -67,6 +67,13 @@ const ACCEPTED: &[Flag] = &[
         "only empty: node ports answer on every address of the node",
     ),
     flag("masquerade-all", Switch, Field("nftables.masqueradeAll"), "only false"),
+    flag(
+        "conntrack-max-per-core",
+        Number,
+        Field("conntrack.maxPerCore"),
+        "only 0: the kernel's connection tracking is left as it is",
+    ),
+    flag("conntrack-min", Number, Field("conntrack.min"), "only 0"),
     flag("profiling", Switch, Field("enableProfiling"), "no difference: there are no profiling handlers"),
     flag("config-sync-period", Text, Field("configSyncPeriod"), "no difference: changes are watched"),
 ];
@@ -74,8 +81,6 @@ const ACCEPTED: &[Flag] = &[
 /// In upstream 1.36, and not here.
 const REFUSED: &[&str] = &[
     "bind-address-hard-fail",
-    "conntrack-max-per-core",
-    "conntrack-min",
     "conntrack-tcp-be-liberal",
     "conntrack-tcp-timeout-established",
     "conntrack-udp-timeout",

@@ -202,22 +202,26 @@ fn pods(config: &mut Config, section: &mut Section<'_>) {
     config.proxy.pod_ranges = Some(ranges.map(|ranges| ranges.0).unwrap_or_default());
 }
 
-/// `10.244.0.0/16`, or several with commas between.
+/// `10.244.0.0/16`. Upstream takes one range of each family, with a comma between.
 struct Ranges(Vec<IpNet>);
 
 impl FromStr for Ranges {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let range = |text: &str| {
+        let mut ranges = Vec::new();
+        for part in text.split(',') {
             let range: IpNet =
-                text.trim().parse().map_err(|error: ipnet::AddrParseError| error.to_string())?;
+                part.trim().parse().map_err(|error: ipnet::AddrParseError| error.to_string())?;
             if range.addr().is_ipv6() {
                 return Err("Services of IPv6 are not there yet".to_string());
             }
-            Ok(range.trunc())
-        };
-        text.split(',').map(range).collect::<Result<_, _>>().map(Self)
+            ranges.push(range.trunc());
+        }
+        if ranges.len() > 1 {
+            return Err("there is one range of a family".to_string());
+        }
+        Ok(Self(ranges))
     }
 }
 

@@ -252,6 +252,7 @@ fn a_kube_proxy_is_told_by_flags_or_file() {
     assert_eq!(config.proxy.pod_ranges, Some(Vec::new()));
     for (line, expected) in [
         ("clusterCIDR: fd00::/48", "Services of IPv6 are not there yet"),
+        ("clusterCIDR: '10.1.0.0/16,10.2.0.0/16'", "there is one range of a family"),
         ("nodePortAddresses: [127.0.0.0/8]", "nodePortAddresses: cannot be 127.0.0.0/8"),
         ("conntrack: {min: 5}", "conntrack.min: cannot be 5"),
         ("metricsBindAddress: 0.0.0.0:10249", "metricsBindAddress: cannot be 0.0.0.0:10249"),

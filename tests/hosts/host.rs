@@ -144,12 +144,11 @@ impl Host {
         self.inside(path)
     }
 
-    /// Starts this binary by another name; does not wait. It ends with what is given back.
-    pub(crate) fn start_called(&self, name: &str, arguments: &[String]) -> Started {
+    /// Starts a program beside coracle; does not wait. It ends with what is given back.
+    pub(crate) fn start_beside(&self, name: &str, mut command: Command) -> Started {
         let log = self.directory.path().join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).unwrap();
-        let mut command = self.called(name);
-        command.args(arguments).stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         Started { child: command.spawn().unwrap(), log }
     }
 

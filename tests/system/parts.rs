@@ -1,7 +1,7 @@
 //! Parts of a node alone, called by upstream's names: a kubelet and a kube-proxy with the files that kubeadm writes,
 //! beside other people's pod network, against a control plane somewhere else.
 
-use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 
 use crate::hosts::{Host, Link, Started, text};
 
@@ -49,35 +49,55 @@ fn a_kubelet_and_a_kube_proxy_by_upstreams_flags_and_files_are_a_node() {
     });
     let b = Host::on(&link, "b", 2);
     refusals(&b);
-    network(&b);
-    let files = Files::write(&a, &b);
-    let kubelet = b.start_called("kubelet", &files.kubelet_flags());
-    ready(&a, &kubelet);
-    registered(&a, &b, &files);
-    a.apply(OBJECTS);
-    let token = a.k(&["create", "token", "kube-proxy", "-n", "kube-system"]);
-    let proxy = b.start_called("kube-proxy", &files.proxy_flags(&a, token.trim()));
-    a.eventually("the pod is ready", SECONDS_60, |a| {
-        let output = a.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=5s"]);
-        if output.status.success() {
-            Ok(())
-        } else {
-            Err(format!("{}\n{}", text(&output), kubelet.log_tail()))
-        }
-    });
-    serves(&a, &b, &proxy);
+    let line = a.token();
+    let files = Files::write(&a, &b, line.split(' ').nth(4).unwrap(), "");
+    let node = Parts::start(&a, &b, &files, |name| b.called(name));
+    assert_eq!(b.fetch("http://127.0.0.1:10248/healthz").unwrap(), "ok");
+    let health = b.fetch("http://127.0.0.1:10256/healthz").unwrap();
+    assert!(health.contains("\"nodeEligible\":true"), "{health}");
+    logs_and_exec(&a);
     // A restart needs no token any more, and changes nothing in the pod.
+    let Parts { kubelet, proxy } = node;
     let containers = b.running_containers();
     drop(kubelet);
     fs::remove_file(&files.bootstrap).unwrap();
     let before = renewed(&a);
-    let kubelet = b.start_called("kubelet", &files.kubelet_flags());
+    let kubelet = files.start_kubelet(&b, b.called("kubelet"));
     a.eventually("the kubelet is back", SECONDS_60, |a| {
         if renewed(a) == before { Err(kubelet.log_tail()) } else { Ok(()) }
     });
     ready(&a, &kubelet);
     assert_eq!(b.running_containers(), containers);
     cleans_up(&b, proxy);
+}
+
+/// A kubelet and a kube-proxy that run, ours or upstream's.
+pub(crate) struct Parts {
+    pub(crate) kubelet: Started,
+    pub(crate) proxy: Started,
+}
+
+impl Parts {
+    /// Makes the host `b` a node of the control plane on `a`, whose pod is served.
+    pub(crate) fn start(a: &Host, b: &Host, files: &Files, program: impl Fn(&str) -> Command) -> Self {
+        network(b);
+        let kubelet = files.start_kubelet(b, program("kubelet"));
+        ready(a, &kubelet);
+        registered(a, files);
+        a.apply(OBJECTS);
+        let token = a.k(&["create", "token", "kube-proxy", "-n", "kube-system"]);
+        let proxy = files.start_proxy(a, b, program("kube-proxy"), token.trim());
+        a.eventually("the pod is ready", SECONDS_60, |a| {
+            let output = a.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=5s"]);
+            if output.status.success() {
+                Ok(())
+            } else {
+                Err(format!("{}\n{}", text(&output), kubelet.log_tail()))
+            }
+        });
+        serves(a, b, &proxy);
+        Self { kubelet, proxy }
+    }
 }
 
 fn renewed(a: &Host) -> String {
@@ -124,7 +144,7 @@ fn network(b: &Host) {
 }
 
 /// What kubeadm would have put below /etc/kubernetes and /var/lib.
-struct Files {
+pub(crate) struct Files {
     bootstrap: String,
     kubeconfig: String,
     config: String,
@@ -133,7 +153,8 @@ struct Files {
 }
 
 impl Files {
-    fn write(a: &Host, b: &Host) -> Self {
+    /// `token` is a bootstrap token; `more` are lines of the kubelet's configuration.
+    pub(crate) fn write(a: &Host, b: &Host, token: &str, more: &str) -> Self {
         let (state, run) = (b.state(), b.run());
         let files = Self {
             bootstrap: format!("{state}/bootstrap-kubelet.conf"),
@@ -142,56 +163,59 @@ impl Files {
             state: state.clone(),
             run,
         };
-        let line = a.token();
-        let token = line.split(' ').nth(4).unwrap();
         fs::write(&files.bootstrap, kubeconfig(a, token)).unwrap();
-        let authority = format!("{}/pki/ca.crt", a.state());
-        let of_host = fs::read_to_string(b.config()).unwrap();
-        let cgroup_root = of_host.lines().find(|line| line.contains("cgroupRoot")).unwrap().trim();
+        fs::create_dir_all(format!("{state}/manifests")).unwrap();
         let config = KUBELET
-            .replace("/etc/kubernetes/pki/ca.crt", &authority)
+            .replace("/etc/kubernetes/pki/ca.crt", &format!("{}/pki/ca.crt", a.state()))
             .replace("cgroupDriver: systemd", "cgroupDriver: cgroupfs")
             .replace("/run/systemd/resolve/resolv.conf", "/etc/resolv.conf")
             .replace("/etc/kubernetes/manifests", &format!("{state}/manifests"));
-        let own = format!("{cgroup_root}\npodLogsDir: {state}/logs\nserverTLSBootstrap: true\n");
-        fs::write(
-            &files.config,
-            format!("{config}{own}registerWithTaints: [{{key: example.com/new, effect: NoSchedule}}]\n"),
-        )
-        .unwrap();
+        let own = format!(
+            "cgroupRoot: {}\npodLogsDir: {state}/logs\nserverTLSBootstrap: true\n\
+             registerWithTaints: [{{key: example.com/new, effect: NoSchedule}}]\n",
+            cgroup_root(b)
+        );
+        fs::write(&files.config, format!("{config}{own}{more}")).unwrap();
         files
     }
 
-    fn kubelet_flags(&self) -> Vec<String> {
+    pub(crate) fn start_kubelet(&self, b: &Host, mut program: Command) -> Started {
         let Self { bootstrap, kubeconfig, config, state, run } = self;
-        vec![
-            format!("--bootstrap-kubeconfig={bootstrap}"),
-            format!("--kubeconfig={kubeconfig}"),
-            format!("--config={config}"),
-            format!("--container-runtime-endpoint=unix://{run}/containerd.sock"),
-            "--pod-infra-container-image=registry.k8s.io/pause:3.10".into(),
-            "--hostname-override=b".into(),
-            "--node-labels=example.com/rack=7".into(),
-            "--v".into(),
-            "2".into(),
-            format!("--root-dir={state}/kubelet"),
-            format!("--cert-dir={state}/kubelet/pki"),
-        ]
+        program.arg(format!("--bootstrap-kubeconfig={bootstrap}"));
+        program.arg(format!("--kubeconfig={kubeconfig}"));
+        program.arg(format!("--config={config}"));
+        program.arg(format!("--container-runtime-endpoint=unix://{run}/containerd.sock"));
+        program.args(["--hostname-override=b", "--node-labels=example.com/rack=7", "--v", "2"]);
+        program.arg(format!("--root-dir={state}/kubelet"));
+        program.arg(format!("--cert-dir={state}/kubelet/pki"));
+        b.start_beside("kubelet", program)
     }
 
-    fn proxy_flags(&self, a: &Host, token: &str) -> Vec<String> {
+    fn start_proxy(&self, a: &Host, b: &Host, mut program: Command, token: &str) -> Started {
         let Self { state, .. } = self;
         let (by, config) = (format!("{state}/kube-proxy.conf"), format!("{state}/kube-proxy.yaml"));
         fs::write(&by, kubeconfig(a, token)).unwrap();
+        // What is 0 here is left as the kernel has it; the tests' machine lets nobody change it.
         let text = KUBE_PROXY
             .replace("/var/lib/kube-proxy/kubeconfig.conf", &by)
-            .replace("clusterCIDR: 10.244.0.0/16", "clusterCIDR: 10.85.0.0/16");
+            .replace("clusterCIDR: 10.244.0.0/16", "clusterCIDR: 10.85.0.0/16")
+            .replace("maxPerCore: null", "maxPerCore: 0")
+            .replace("min: null", "min: 0")
+            .replace("Timeout: null", "Timeout: 0s")
+            .replace("mode: \"\"", "mode: nftables");
         fs::write(&config, text).unwrap();
-        vec![format!("--config={config}"), "--hostname-override=b".into()]
+        program.arg(format!("--config={config}")).arg("--hostname-override=b");
+        b.start_beside("kube-proxy", program)
     }
 }
 
-fn kubeconfig(a: &Host, token: &str) -> String {
+/// The cgroup of a host's pods.
+pub(crate) fn cgroup_root(host: &Host) -> String {
+    let config = fs::read_to_string(host.config()).unwrap();
+    config.lines().find_map(|line| line.trim().strip_prefix("cgroupRoot: ")).unwrap().to_string()
+}
+
+pub(crate) fn kubeconfig(a: &Host, token: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: x\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\n\
          clusters: [{{name: c, cluster: {{server: 'https://{}:6443', certificate-authority: {}/pki/ca.crt}}}}]\n\
@@ -201,7 +225,7 @@ fn kubeconfig(a: &Host, token: &str) -> String {
     )
 }
 
-fn ready(a: &Host, kubelet: &Started) {
+pub(crate) fn ready(a: &Host, kubelet: &Started) {
     a.eventually("the node is Ready", SECONDS_60, |a| {
         let path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
         let output = a.kubectl(&["get", "node", "b", "-o", path]);
@@ -214,7 +238,7 @@ fn ready(a: &Host, kubelet: &Started) {
 }
 
 /// By the token a certificate, by the certificate everything else.
-fn registered(a: &Host, b: &Host, files: &Files) {
+fn registered(a: &Host, files: &Files) {
     let path =
         "jsonpath={.metadata.labels.example\\.com/rack} {.spec.taints[?(@.key=='example.com/new')].effect}";
     assert_eq!(a.k(&["get", "node", "b", "-o", path]), "7 NoSchedule");
@@ -223,7 +247,6 @@ fn registered(a: &Host, b: &Host, files: &Files) {
     assert!(fs::read_to_string(&files.kubeconfig).unwrap().contains(&current));
     let requests = a.k(&["get", "csr", "--no-headers"]);
     assert!(requests.contains("system:bootstrap:"), "{requests}");
-    assert_eq!(b.fetch("http://127.0.0.1:10248/healthz").unwrap(), "ok");
     // The network is the runtime's: nothing was offered beside it.
     let networks: Vec<_> = fs::read_dir(format!("{}/cni/net.d", files.run)).unwrap().flatten().collect();
     assert_eq!(networks.len(), 1, "{networks:?}");
@@ -242,9 +265,10 @@ fn serves(a: &Host, b: &Host, proxy: &Started) {
     let page =
         a.eventually("the node port answers others", SECONDS_60, |a| a.fetch("http://10.88.0.2:30082/"));
     assert!(page.contains("Hello"), "{page}");
-    let health = b.fetch("http://127.0.0.1:10256/healthz").unwrap();
-    assert!(health.contains("\"nodeEligible\":true"), "{health}");
-    // The kubelet shows what the cluster has signed.
+}
+
+/// The kubelet shows what the cluster has signed.
+pub(crate) fn logs_and_exec(a: &Host) {
     a.eventually("logs by way of the API server", SECONDS_60, |a| {
         let output = a.kubectl(&["logs", "web"]);
         if output.status.success() { Ok(()) } else { Err(text(&output)) }

@@ -19,7 +19,8 @@ use crate::{
     identity::{self, NodePlace},
 };
 
-/// By upstream's name.
+/// By upstream's names.
+const CLIENT: &str = "kubelet-client-current.pem";
 const SERVING: &str = "kubelet-server-current.pem";
 
 /// A node of somebody's cluster.
@@ -85,16 +86,30 @@ impl Membership {
                 file.display()
             );
         }
-        let endpoint = Kubeconfig::load(&file)?.endpoint(None)?;
+        let mut endpoint = Kubeconfig::load(&file)?.endpoint(None)?;
         let authorities = authorities(config, &file, &endpoint)?;
         let (certificate, client_file) = match &endpoint.credentials {
             Credentials::Certificate { certificate, key } => {
                 let own = Certificate::from_pem(&read(certificate)?)
                     .with_context(|| format!("read the client certificate of {}", file.display()))?;
-                (Some(own), renewable(certificate, key))
+                match (renewable(certificate, key), &config.node.certificate_dir) {
+                    (None, Some(dir)) if config.kubelet.renews_client_certificate => {
+                        let path = dir.join(CLIENT);
+                        let kept = join::adopt(&path, &read(certificate)?, &read(key)?, Timestamp::now())
+                            .with_context(|| {
+                                format!("take the client certificate over from {}", file.display())
+                            })?;
+                        (Some(kept.certificate), Some(path))
+                    }
+                    (path, _) => (Some(own), path),
+                }
             }
             Credentials::None | Credentials::Token(_) | Credentials::TokenFile(_) => (None, None),
         };
+        if let Some(path) = &client_file {
+            let (certificate, key) = (Pem::File(path.clone()), Pem::File(path.clone()));
+            endpoint.credentials = Credentials::Certificate { certificate, key };
+        }
         let name = node_name(config, certificate.as_ref())?;
         let place = NodePlace { ip: node_ip(config, &endpoint)?, name };
         let serving_file = match &config.node.certificate_dir {

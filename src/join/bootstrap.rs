@@ -14,7 +14,7 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use crate::{
-    files::{FilesError, write_all},
+    files::{FilesError, link_dated, write_all},
     request::{Ask, RequestError, obtain},
 };
 
@@ -181,8 +181,9 @@ pub async fn bootstrap(wanted: &Bootstrap, scope: &Scope) -> Result<Outcome, Boo
 
 /// The certificate first: whoever finds the kubeconfig finds what it names.
 fn write(kubeconfig: &Path, file: &Path, endpoint: &Endpoint, issued: &Issued) -> Result<(), FilesError> {
-    let text = naming(endpoint, file);
-    write_all(&[(file, issued.to_pem().as_bytes()), (kubeconfig, text.as_bytes())])
+    link_dated(file, issued.to_pem().as_bytes(), Timestamp::now())
+        .map_err(|source| FilesError::Write { path: file.to_owned(), source })?;
+    write_all(&[(kubeconfig, naming(endpoint, file).as_bytes())])
 }
 
 /// A kubeconfig to the same cluster, with the certificate of a file that renewals replace.

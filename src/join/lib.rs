@@ -38,7 +38,7 @@ pub use bootstrap::{Bootstrap, BootstrapError, Outcome, bootstrap};
 pub use discovery::{DiscoverError, Discovered, discover};
 pub use enroll::{EnrollError, enroll};
 pub use facts::ClusterFacts;
-pub use files::{FilesError, Member, Paths};
+pub use files::{FilesError, Member, Paths, adopt};
 pub use request::{Ask, RequestError, obtain};
 pub use rotation::{ClientRotation, ServingRotation, rotate_client, rotate_serving};
 pub use trust::{Clock, Distrust, is_alive};

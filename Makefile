@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help up down test vm-test bench lint
+.PHONY: help up down test upstream-test vm-test bench lint
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 up: ## from nothing to a cluster on this machine that serves the demo (as root)
 	@./deploy/up.sh
@@ -15,6 +15,9 @@ down: ## undo `make up`: the machine is as it was
 
 test: ## all tests (as root: they make network namespaces and run containers)
 	@./tests/run.sh
+
+upstream-test: ## mixtures with upstream's own kubelet, kube-proxy and control plane (as root)
+	@./tests/upstream-test.sh
 
 vm-test: ## scenarios on a cluster of virtual machines (as root; half an hour)
 	@./tests/vm/run.sh

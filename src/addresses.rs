@@ -83,7 +83,7 @@ fn has_other_network(config: &Config) -> bool {
         is_network && !name.contains("coracle")
     };
     let entries = std::fs::read_dir(&config.network.cni_conf_dir).into_iter().flatten().flatten();
-    matches!(config.network.provider, NetworkProvider::Chain(_))
+    config.network.provider != NetworkProvider::BuiltIn
         || entries.map(|entry| entry.path()).any(|path| is_other(&path))
 }
 

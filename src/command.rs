@@ -37,6 +37,18 @@ pub(crate) enum Command {
     /// Run a node alone, against the control plane that this machine has joined
     #[command(after_help = "Example:\n  coracle node     after `coracle join`")]
     Node(Common),
+    /// Run what upstream's kubelet runs, with its flags and configuration file; also when called as `kubelet`
+    #[command(
+        disable_help_flag = true,
+        after_help = "Example:\n  coracle kubelet --kubeconfig=/etc/kubernetes/kubelet.conf --config=/var/lib/kubelet/config.yaml"
+    )]
+    Kubelet(Upstream),
+    /// Run what upstream's kube-proxy runs, with its flags and configuration file; also when called as `kube-proxy`
+    #[command(
+        disable_help_flag = true,
+        after_help = "Example:\n  coracle kube-proxy --kubeconfig=/var/lib/kube-proxy/kubeconfig.conf --proxy-mode=nftables"
+    )]
+    KubeProxy(Upstream),
     /// Make this machine a node of a cluster, with the line that `coracle token create` prints there
     #[command(
         after_help = "Example:\n  coracle join 192.0.2.1:6443 --token abcdef.0123456789abcdef --ca-cert-hash sha256:1234…"
@@ -85,6 +97,13 @@ pub(crate) struct Common {
     /// The configuration file; without it, /etc/coracle/config.yaml if that exists
     #[arg(long, value_name = "FILE", env = "CORACLE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Upstream {
+    /// Upstream's flags; --help lists them
+    #[arg(value_name = "FLAGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) flags: Vec<String>,
 }
 
 #[derive(Args, Debug)]

@@ -7,6 +7,7 @@ mod allocator;
 mod certificates;
 mod command;
 mod control_plane;
+mod health;
 mod identity;
 mod joining;
 mod logging;
@@ -15,6 +16,7 @@ mod node;
 mod person;
 mod reset;
 mod service_manager;
+mod upstream;
 mod wiring;
 
 use std::{path::Path, process::ExitCode};
@@ -26,12 +28,14 @@ use config::{Config, ConfigError};
 use join::Paths;
 use person::Role;
 use tokio::signal::unix::{SignalKind, signal};
+use upstream::Program;
 
 const DEFAULT_CONFIG: &str = "/etc/coracle/config.yaml";
 
 fn main() -> ExitCode {
     // The container runtime starts this binary by another name for each pod's network: as little as possible first.
-    if std::env::args().next().is_some_and(|called| network::plugin::is_plugin(&called)) {
+    let called = std::env::args().next().unwrap_or_default();
+    if network::plugin::is_plugin(&called) {
         return network::plugin::main();
     }
     // Every TLS user in the process takes its algorithms from here; a second provider would make them panic.
@@ -39,22 +43,47 @@ fn main() -> ExitCode {
         eprintln!("coracle: the TLS provider was installed twice");
         return ExitCode::FAILURE;
     }
-    let command = CommandLine::parse().command;
+    let command = match Program::called(&called) {
+        Some(program) => Typed::Upstream(program, std::env::args().skip(1).collect()),
+        None => Typed::Own(CommandLine::parse().command),
+    };
+    let name = command.name();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("coracle: cannot start its threads: {error}");
+            eprintln!("{name}: cannot start its threads: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(run(command));
+    let ended = runtime.block_on(async {
+        match command {
+            Typed::Own(command) => run(command).await,
+            Typed::Upstream(program, arguments) => upstream::run(program, &arguments).await,
+        }
+    });
     // A thread that hangs in the kernel (a dead mount) must not keep the process.
     runtime.shutdown_background();
     match ended {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("coracle: {error:#}");
+            eprintln!("{name}: {error:#}");
             if error.downcast_ref::<ConfigError>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// What was typed.
+enum Typed {
+    Own(Command),
+    /// Upstream's program, with its arguments.
+    Upstream(Program, Vec<String>),
+}
+
+impl Typed {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Own(_) => "coracle",
+            Self::Upstream(program, _) => program.name(),
         }
     }
 }
@@ -78,6 +107,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             wiring::server(config, stop_signal()?).await?;
         }
         Command::Node(common) => return run_node(&common).await,
+        Command::Kubelet(asked) => return upstream::run(Program::Kubelet, &asked.flags).await,
+        Command::KubeProxy(asked) => return upstream::run(Program::KubeProxy, &asked.flags).await,
         Command::Join(asked) => {
             return match joining::join(&asked, &load(&asked.common)?).await? {
                 joining::Next::Nothing => Ok(ExitCode::SUCCESS),

@@ -1,19 +1,27 @@
 //! By what this machine, as a node alone, is known to its cluster: the files of `coracle join`, or a kubeconfig of the
-//! administrator's.
+//! administrator's, which may have to be made first.
 
-use std::{net::ToSocketAddrs as _, path::PathBuf};
+use std::{
+    net::ToSocketAddrs as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, anyhow, bail};
 use client::{Credentials, Endpoint, Kubeconfig, Pem};
 use config::Config;
 use jiff::Timestamp;
-use join::Paths;
+use join::{Bootstrap, Paths};
+use lifecycle::Scope;
 use pki::{Certificate, Issued};
 
 use crate::{
     addresses,
     identity::{self, NodePlace},
 };
+
+/// By upstream's names.
+const CLIENT: &str = "kubelet-client-current.pem";
+const SERVING: &str = "kubelet-server-current.pem";
 
 /// A node of somebody's cluster.
 pub(crate) struct Membership {
@@ -24,6 +32,45 @@ pub(crate) struct Membership {
     /// The client certificate with its key, where it is one file that can be renewed.
     pub(crate) client_file: Option<PathBuf>,
     pub(crate) serving_file: PathBuf,
+    shown: Shown,
+}
+
+/// What the node's server shows before the cluster has signed anything.
+enum Shown {
+    /// What was signed before, while it lives.
+    Stored,
+    Provisional,
+}
+
+/// Makes the node's kubeconfig by its bootstrap kubeconfig, where it has one and cannot be used without. False when
+/// told to stop first.
+///
+/// # Errors
+/// Why there is no certificate.
+pub(crate) async fn bootstrap(config: &Config, stop: impl Future<Output = ()>) -> anyhow::Result<bool> {
+    let (Some(kubeconfig), Some(by)) = (&config.node.kubeconfig, &config.node.bootstrap_kubeconfig) else {
+        return Ok(true);
+    };
+    let client = Paths::of(&config.state_dir).client;
+    let beside = client.parent().unwrap_or(&config.state_dir);
+    let wanted = Bootstrap {
+        node_name: identity::node_name(config)?,
+        kubeconfig: kubeconfig.clone(),
+        by: by.clone(),
+        certificate_dir: config.node.certificate_dir.clone().unwrap_or_else(|| beside.to_path_buf()),
+        expiration_seconds: life_seconds(config),
+    };
+    let scope = Scope::root("bootstrap");
+    let outcome = tokio::select! {
+        outcome = join::bootstrap(&wanted, &scope) => outcome?,
+        () = stop => join::Outcome::Stopped,
+    };
+    Ok(outcome != join::Outcome::Stopped)
+}
+
+/// How long certificates that are asked for should live.
+pub(crate) fn life_seconds(config: &Config) -> Option<i32> {
+    config.node.certificate_life.map(|life| i32::try_from(life.as_secs()).unwrap_or(i32::MAX))
 }
 
 impl Membership {
@@ -39,38 +86,70 @@ impl Membership {
                 file.display()
             );
         }
-        let endpoint = Kubeconfig::load(&file)?.endpoint(None)?;
-        let authorities = match &endpoint.ca {
-            Some(pem) => Certificate::all_from_pem(&read(pem)?)
-                .with_context(|| format!("read the authority in {}", file.display()))?,
-            None => {
-                bail!("{} names no authority; add certificate-authority-data to its cluster", file.display())
-            }
-        };
+        let mut endpoint = Kubeconfig::load(&file)?.endpoint(None)?;
+        let authorities = authorities(config, &file, &endpoint)?;
         let (certificate, client_file) = match &endpoint.credentials {
             Credentials::Certificate { certificate, key } => {
                 let own = Certificate::from_pem(&read(certificate)?)
                     .with_context(|| format!("read the client certificate of {}", file.display()))?;
-                (Some(own), renewable(certificate, key))
+                match (renewable(certificate, key), &config.node.certificate_dir) {
+                    (None, Some(dir)) if config.kubelet.renews_client_certificate => {
+                        let path = dir.join(CLIENT);
+                        let kept = join::adopt(&path, &read(certificate)?, &read(key)?, Timestamp::now())
+                            .with_context(|| {
+                                format!("take the client certificate over from {}", file.display())
+                            })?;
+                        (Some(kept.certificate), Some(path))
+                    }
+                    (path, _) => (Some(own), path),
+                }
             }
             Credentials::None | Credentials::Token(_) | Credentials::TokenFile(_) => (None, None),
         };
+        if let Some(path) = &client_file {
+            let (certificate, key) = (Pem::File(path.clone()), Pem::File(path.clone()));
+            endpoint.credentials = Credentials::Certificate { certificate, key };
+        }
         let name = node_name(config, certificate.as_ref())?;
         let place = NodePlace { ip: node_ip(config, &endpoint)?, name };
-        let serving_file = paths.serving;
-        Ok(Self { place, endpoint, authorities, client_file, serving_file })
+        let serving_file = match &config.node.certificate_dir {
+            Some(dir) => dir.join(SERVING),
+            None => paths.serving,
+        };
+        let shown = match config.kubelet.serving {
+            config::Serving::Requested => Shown::Stored,
+            config::Serving::SelfSigned | config::Serving::Files { .. } => Shown::Provisional,
+        };
+        Ok(Self { place, endpoint, authorities, client_file, serving_file, shown })
     }
 
     /// What the node's server shows: the certificate of the time before, or one that nobody vouches for until the
     /// cluster has signed one.
     pub(crate) fn serving(&self) -> anyhow::Result<Issued> {
         let now = Timestamp::now();
-        let stored = std::fs::read(&self.serving_file).ok().and_then(|pem| Issued::from_pem(&pem).ok());
+        let stored = match self.shown {
+            Shown::Stored => {
+                std::fs::read(&self.serving_file).ok().and_then(|pem| Issued::from_pem(&pem).ok())
+            }
+            Shown::Provisional => None,
+        };
         if let Some(issued) = stored.filter(|issued| issued.certificate.not_after > now) {
             return Ok(issued);
         }
         Ok(Issued::provisional(&identity::kubelet_serving_profile(&self.place), now)?)
     }
+}
+
+/// Who signs callers' certificates: whom the configuration names, or who signs for the cluster.
+fn authorities(config: &Config, file: &Path, endpoint: &Endpoint) -> anyhow::Result<Vec<Certificate>> {
+    let (pem, place) = match (&config.kubelet.client_authority, &endpoint.ca) {
+        (Some(own), _) => (read(&Pem::File(own.clone()))?, own.as_path()),
+        (None, Some(pem)) => (read(pem)?, file),
+        (None, None) => {
+            bail!("{} names no authority; add certificate-authority-data to its cluster", file.display())
+        }
+    };
+    Certificate::all_from_pem(&pem).with_context(|| format!("read the authority in {}", place.display()))
 }
 
 fn read(pem: &Pem) -> anyhow::Result<Vec<u8>> {

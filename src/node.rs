@@ -1,19 +1,19 @@
 //! The node agent's part of the process: from the configuration to the kubelet's and the network's own settings.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context as _, bail};
 use api::node_labels::may_set_itself;
 use client::{Client, Recorder, Store};
-use config::{Config, NetworkProvider};
-use k8s_openapi::api::core::v1::Service;
+use config::{Config, NetworkProvider, Serving};
+use k8s_openapi::api::core::v1::{Service, Taint};
 use kubelet::{
     KubeletConfig,
     agent::{self, Seeds},
     probes::Prober,
     server,
     volumes::{self, NodeResources},
-    worker::ports::Probes,
+    worker::{backoff::Limits, ports::Probes},
 };
 use lifecycle::{BoxError, Scope};
 use network::{ProviderConfig, cni::NetworkList};
@@ -40,11 +40,22 @@ pub(crate) fn kubelet_config(config: &Config, place: &NodePlace) -> KubeletConfi
         static_pod_path: kubelet.static_pod_path.clone(),
         cluster_dns: config.cluster_dns(),
         cluster_domain: kubelet.cluster_domain.clone(),
-        resolv_conf: Some(kubelet.resolv_conf.clone()),
+        resolv_conf: kubelet.resolv_conf.clone(),
         max_pods: kubelet.max_pods,
+        max_parallel_image_pulls: kubelet.parallel_image_pulls,
+        seccomp_default: kubelet.seccomp_default,
+        crash_loop: Limits {
+            first: Limits::default().first.min(kubelet.longest_restart_delay),
+            longest: kubelet.longest_restart_delay,
+        },
+        register_node: config.node.register,
         node_labels: config.node.labels.clone(),
-        server_address: IpAddr::from([0, 0, 0, 0]),
+        register_with_taints: config.node.taints.iter().map(taint).collect(),
+        server_address: kubelet.address,
         server_port: kubelet.port,
+        node_status_update: kubelet.status_update,
+        node_status_report: kubelet.status_report,
+        lease_duration: kubelet.lease,
         ..KubeletConfig::new(&place.name)
     }
 }
@@ -68,10 +79,71 @@ pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
             )
         })?;
     }
+    check_machine(config)
+}
+
+fn taint(taint: &config::Taint) -> Taint {
+    Taint {
+        key: taint.key.clone(),
+        value: Some(taint.value.clone()).filter(|value| !value.is_empty()),
+        effect: taint.effect.as_str().to_string(),
+        time_added: None,
+    }
+}
+
+/// Whether the machine is one that the configuration refuses.
+///
+/// # Errors
+/// What the machine has.
+fn check_machine(config: &Config) -> anyhow::Result<()> {
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    if config.kubelet.refuses_swap && has_swap(&swaps) {
+        bail!(
+            "this machine has swap, and the configuration refuses that (failSwapOn); `swapoff -a`, or set it to false: pods get \
+             no swap anyway"
+        );
+    }
+    if config.kubelet.refuses_cgroup_v1 && !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        bail!(
+            "this machine has cgroup v1, and the configuration refuses that (failCgroupV1); boot with \
+             systemd.unified_cgroup_hierarchy=1, or set it to false"
+        );
+    }
     Ok(())
 }
 
-/// What the network is told.
+/// The kernel's list has a headline. Compressed memory (zram) counts as swap; tmpfs does not stand there.
+fn has_swap(swaps: &str) -> bool {
+    swaps.lines().skip(1).any(|line| !line.trim().is_empty())
+}
+
+/// Tells the kernel how dear this process is.
+pub(crate) fn set_oom_score(config: &Config) {
+    let score =
+        if config.components.kubelet { config.kubelet.oom_score_adj } else { config.proxy.oom_score_adj };
+    let Some(score) = score else { return };
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        warn!(
+            score,
+            error = &error as &dyn std::error::Error,
+            "cannot tell the kernel how dear this process is"
+        );
+    }
+}
+
+/// What the node's server shows, from the files that somebody brought.
+///
+/// # Errors
+/// When they cannot be used.
+pub(crate) fn brought(serving: &Serving) -> anyhow::Result<Option<Arc<pki::tls::Serving>>> {
+    let Serving::Files { certificate, key } = serving else { return Ok(None) };
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
+    let shown = pki::tls::Serving::from_pem(&read(certificate)?, &read(key)?)
+        .with_context(|| format!("show {} by {}", certificate.display(), key.display()))?;
+    Ok(Some(shown))
+}
+
+/// What the network is told. Nothing of it runs where the network is the runtime's.
 pub(crate) fn network_config(config: &Config, place: &NodePlace) -> network::Config {
     let network = &config.network;
     network::Config {
@@ -79,7 +151,7 @@ pub(crate) fn network_config(config: &Config, place: &NodePlace) -> network::Con
         state_dir: config.state_dir.clone(),
         run_dir: config.run_dir.clone(),
         provider: match &network.provider {
-            NetworkProvider::BuiltIn => ProviderConfig::BuiltIn,
+            NetworkProvider::BuiltIn | NetworkProvider::Runtime => ProviderConfig::BuiltIn,
             NetworkProvider::Chain(conflist) => ProviderConfig::Chain(conflist.clone()),
         },
         cni_conf_dir: network.cni_conf_dir.clone(),
@@ -149,4 +221,36 @@ pub(crate) async fn run_network(
     scope: Scope,
 ) -> Result<(), BoxError> {
     Ok(network::run(config, nodes, scope).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swap_is_known_by_the_kernels_list() {
+        let head = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
+        assert!(!has_swap("") && !has_swap(head));
+        assert!(has_swap(&format!("{head}/dev/sda2  partition  1048572  0  -2\n")));
+    }
+
+    #[test]
+    fn what_upstreams_flags_say_reaches_the_node_agent() {
+        let line = "--kubeconfig=/k --register-with-taints=a=b:NoExecute --register-node=false --address=127.0.0.1 \
+                    --node-status-update-frequency=4s --serialize-image-pulls --seccomp-default --resolv-conf= --port=7";
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_string).collect();
+        let asked = config::upstream::kubelet(&arguments, |_| Ok(String::new())).unwrap();
+        let config::upstream::Asked::Run(config) = asked else { panic!("{asked:?}") };
+        let place = NodePlace { name: "n".into(), ip: [192, 0, 2, 1].into() };
+        let told = kubelet_config(&config, &place);
+        let taint = &told.register_with_taints[0];
+        assert_eq!(
+            (taint.key.as_str(), taint.value.as_deref(), taint.effect.as_str()),
+            ("a", Some("b"), "NoExecute")
+        );
+        assert!(!told.register_node && told.seccomp_default && told.resolv_conf.is_none());
+        assert_eq!((told.server_address.to_string().as_str(), told.server_port), ("127.0.0.1", 7));
+        assert_eq!((told.node_status_update, told.max_parallel_image_pulls), (Duration::from_secs(4), 1));
+        assert!(told.cluster_domain.is_empty() && told.cluster_dns.is_empty());
+    }
 }

@@ -4,15 +4,19 @@
 //!   coracle server ── start_server: store, API server, read cache, controllers, scheduler, DNS, certificates
 //!   coracle node   ── connection ─▶ start_node: proxy, network, kubelet
 //!   coracle up     ── start_server ── memory ─▶ start_node
+//!   kubelet        ── bootstrap ─▶ as coracle node, without proxy and network
+//!   kube-proxy     ── connection ─▶ proxy
 //! ```
 
 use std::{
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
 };
 
-use client::{Cache, Client, Reconnect, Recorder, Selector};
-use config::Config;
+use anyhow::Context as _;
+use client::{Cache, Client, Kubeconfig, Reconnect, Recorder, Selector, Store};
+use config::{Config, NetworkProvider};
 use join::{ClientRotation, ServingRotation};
 use k8s_openapi::api::core::v1::Node;
 use lifecycle::{OnFailure, Scope, Supervisor};
@@ -25,8 +29,9 @@ use tracing::info;
 use crate::{
     certificates::{self, By, Shown},
     control_plane::{self, Clients, ControlPlane, Credentials},
+    health,
     identity::{self, AdminKubeconfig, Identity, NodePlace, Place},
-    membership::Membership,
+    membership::{self, Membership},
     node, service_manager,
 };
 
@@ -44,18 +49,26 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
     let node = server.place.node.clone();
     let node_name = node.name.clone();
     let profile = identity::kubelet_serving_profile(&node);
-    let serving = Serving::new(&server.directory.ensure(&profile, jiff::Timestamp::now())?)?;
+    let (serving, renewed) = match node::brought(&config.kubelet.serving)? {
+        Some(serving) => (serving, false),
+        None => (Serving::new(&server.directory.ensure(&profile, jiff::Timestamp::now())?)?, true),
+    };
     let authority = server.directory.authority().certificate();
     let cluster = Cluster {
         client: server.clients.node(&node.name),
-        nodes: Nodes { own: server.reads.store(), all: server.reads.store() },
+        own: (runs_network(&config) || shows_node(&config)).then(|| server.reads.store()),
+        all: runs_network(&config).then(|| server.reads.store()),
         reads: server.reads,
         tls: Arc::new(pki::tls::server(Arc::clone(&serving), authority)?),
         place: node,
     };
     start_node(&config, cluster, &mut supervisor);
-    let shown = vec![Shown { profile, by: By::Process(serving) }];
-    start_renewals(&mut supervisor, "node certificates", Arc::clone(&server.directory), shown);
+    if renewed {
+        let shown = vec![Shown { profile, by: By::Process(serving) }];
+        start_renewals(&mut supervisor, "node certificates", Arc::clone(&server.directory), shown);
+    } else {
+        start_rereading(&config, serving, &mut supervisor);
+    }
     run(supervisor, &format!("control plane and node {node_name}"), stop).await
 }
 
@@ -86,6 +99,10 @@ async fn unless<T>(stop: Pin<&mut impl Future<Output = ()>>, work: impl Future<O
 /// That this machine has not joined a cluster, or as [`up`].
 pub(crate) async fn node(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     node::check(&config)?;
+    let mut stop = pin!(stop);
+    if !membership::bootstrap(&config, stop.as_mut()).await? {
+        return Ok(());
+    }
     let member = Membership::open(&config)?;
     let place = member.place.clone();
     info!(
@@ -99,13 +116,18 @@ pub(crate) async fn node(config: Config, stop: impl Future<Output = ()>) -> anyh
     let (client, reconnect) = client::connect(member.endpoint.clone(), &connection)?;
     let reads = Scope::root("read cache");
     supervisor.adopt("read cache", reads.clone());
-    let own =
-        client::reflect::<Node>(&client, Selector::fields(format!("metadata.name={}", place.name)), &reads);
+    // A node may always watch itself, but the others only where the cluster allows it.
+    let own = (runs_network(&config) || shows_node(&config))
+        .then(|| client::reflect(&client, Selector::fields(format!("metadata.name={}", place.name)), &reads));
     let reads = Cache::new(client.clone(), &reads);
-    let serving = Serving::new(&member.serving()?)?;
+    let serving = match node::brought(&config.kubelet.serving)? {
+        Some(serving) => serving,
+        None => Serving::new(&member.serving()?)?,
+    };
     let cluster = Cluster {
         client: client.clone(),
-        nodes: Nodes { own, all: reads.store() },
+        own,
+        all: runs_network(&config).then(|| reads.store()),
         reads,
         tls: Arc::new(pki::tls::server_trusting(Arc::clone(&serving), &member.authorities)?),
         place,
@@ -114,6 +136,35 @@ pub(crate) async fn node(config: Config, stop: impl Future<Output = ()>) -> anyh
     start_rotation(&config, &member, (client, reconnect), serving, &mut supervisor);
     run(supervisor, &format!("node {} of the cluster at {}", member.place.name, member.endpoint.server), stop)
         .await
+}
+
+/// `kube-proxy`: the rules of Services alone, against an API server somewhere else.
+///
+/// # Errors
+/// That the kubeconfig cannot be used, or as [`up`].
+pub(crate) async fn proxy(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let file = config.node.kubeconfig.as_ref().context("no kubeconfig is configured (node.kubeconfig)")?;
+    let endpoint = Kubeconfig::load(file)?.endpoint(None)?;
+    let (name, server) = (identity::node_name(&config)?, endpoint.server.clone());
+    info!(node = name, %server, version = env!("CARGO_PKG_VERSION"), "the proxy starts");
+    let mut supervisor = Supervisor::new();
+    let connection = Scope::root("connection");
+    supervisor.adopt("connection", connection.clone());
+    let (client, _reconnect) = client::connect(endpoint, &connection)?;
+    let reads = Scope::root("read cache");
+    supervisor.adopt("read cache", reads.clone());
+    if let Some(address) = config.proxy.healthz {
+        let own = client::reflect::<Node>(&client, Selector::fields(format!("metadata.name={name}")), &reads);
+        start_health(
+            &mut supervisor,
+            "proxy health",
+            address,
+            health::Of::Proxy { node: own, name: name.clone() },
+        );
+    }
+    node::set_oom_score(&config);
+    start_proxy(&mut supervisor, proxy_config(&config, name.clone()), Cache::new(client, &reads));
+    run(supervisor, &format!("proxy of node {name} for the cluster at {server}"), stop).await
 }
 
 /// Until `stop` resolves; `status` is what the service manager shows of us meanwhile.
@@ -185,7 +236,7 @@ async fn start_server(config: &Config, supervisor: &mut Supervisor) -> anyhow::R
             domain: config.kubelet.cluster_domain.clone(),
             listen: (place.node.ip, config.dns.port).into(),
             ranges: vec![config.network.pod_cidr, config.network.service_cidr],
-            resolv_conf: config.kubelet.resolv_conf.clone(),
+            resolv_conf: config.kubelet.resolv_conf.clone().unwrap_or_else(|| "/etc/resolv.conf".into()),
             cluster_ip,
         };
         start_dns(supervisor, settings, clients.user("system:coracle:dns", &[]), reads.clone());
@@ -206,27 +257,46 @@ struct Cluster {
     client: Client,
     /// Services and EndpointSlices.
     reads: Cache,
-    nodes: Nodes,
+    /// This node, for those who need it.
+    own: Option<Store<Node>>,
+    /// All nodes, for those who need them.
+    all: Option<Store<Node>>,
     /// How the kubelet's own server shows itself, and whom it knows.
     tls: Arc<rustls::ServerConfig>,
 }
 
+/// Whether this process makes pods' networks.
+fn runs_network(config: &Config) -> bool {
+    config.components.kubelet && config.network.provider != NetworkProvider::Runtime
+}
+
+/// Whether somebody is told of this node's own object.
+fn shows_node(config: &Config) -> bool {
+    config.components.proxy && config.proxy.healthz.is_some()
+}
+
 fn start_node(config: &Config, cluster: Cluster, supervisor: &mut Supervisor) {
-    let Cluster { place, client, reads, nodes, tls } = cluster;
+    let Cluster { place, client, reads, own, all, tls } = cluster;
+    node::set_oom_score(config);
     if config.components.proxy {
-        let settings = proxy::Config {
-            node_name: place.name.clone(),
-            pod_ranges: vec![config.network.pod_cidr],
-            families: vec![Family::Ip],
-        };
-        start_proxy(supervisor, settings, reads.clone());
+        if let (Some(address), Some(node)) = (config.proxy.healthz, own.clone()) {
+            let of = health::Of::Proxy { node, name: place.name.clone() };
+            start_health(supervisor, "proxy health", address, of);
+        }
+        start_proxy(supervisor, proxy_config(config, place.name.clone()), reads.clone());
     }
     if config.components.kubelet {
         // The network first: the kubelet ends no pod that the network could not take down.
-        let settings = node::network_config(config, &place);
-        supervisor.start("network", OnFailure::Restart, move |scope| {
-            node::run_network(settings.clone(), nodes.clone(), scope)
-        });
+        if let (Some(own), Some(all)) = (own, all) {
+            let nodes = Nodes { own, all };
+            let settings = node::network_config(config, &place);
+            supervisor.start("network", OnFailure::Restart, move |scope| {
+                node::run_network(settings.clone(), nodes.clone(), scope)
+            });
+        }
+        if let Some(address) = config.kubelet.healthz {
+            start_health(supervisor, "kubelet health", address, health::Of::Kubelet);
+        }
         let settings = node::kubelet_config(config, &place);
         let agent = node::Agent { settings, client, services: reads.store(), tls };
         supervisor.start("kubelet", OnFailure::Restart, move |scope| node::run_kubelet(agent.clone(), scope));
@@ -254,16 +324,11 @@ fn start_rotation(
     supervisor: &mut Supervisor,
 ) {
     let node_name = member.place.name.clone();
-    let seconds = config.node.certificate_life.map(|life| i32::try_from(life.as_secs()).unwrap_or(i32::MAX));
-    let asking = client.clone();
-    supervisor.start("access", OnFailure::Restart, move |scope| {
-        let asking = asking.clone();
-        async move {
-            join::watch_access(asking, scope).await;
-            Ok(())
-        }
-    });
-    match member.client_file.clone() {
+    let seconds = membership::life_seconds(config);
+    if config.components.proxy || runs_network(config) {
+        start_access(client.clone(), supervisor);
+    }
+    match member.client_file.clone().filter(|_| config.kubelet.renews_client_certificate) {
         Some(file) => {
             let rotation = ClientRotation {
                 node_name: node_name.clone(),
@@ -280,7 +345,15 @@ fn start_rotation(
                 }
             });
         }
+        None if member.client_file.is_some() => {
+            info!("the client certificate is not renewed: rotateCertificates is false")
+        }
         None => info!("the kubeconfig holds its certificate or token itself: whoever wrote it renews it"),
+    }
+    match config.kubelet.serving {
+        config::Serving::Requested => {}
+        config::Serving::SelfSigned => return,
+        config::Serving::Files { .. } => return start_rereading(config, serving, supervisor),
     }
     let rotation = ServingRotation {
         node_name,
@@ -297,6 +370,37 @@ fn start_rotation(
                 Ok(())
             }
         });
+    }
+}
+
+/// Tells what proxy and network may not read.
+fn start_access(client: Client, supervisor: &mut Supervisor) {
+    supervisor.start("access", OnFailure::Restart, move |scope| {
+        let client = client.clone();
+        async move {
+            join::watch_access(client, scope).await;
+            Ok(())
+        }
+    });
+}
+
+/// A serving certificate that somebody else renews.
+fn start_rereading(config: &Config, serving: Arc<Serving>, supervisor: &mut Supervisor) {
+    let config::Serving::Files { certificate, key } = config.kubelet.serving.clone() else { return };
+    supervisor.start("serving certificate", OnFailure::Restart, move |scope| {
+        certificates::reread(certificate.clone(), key.clone(), Arc::clone(&serving), scope)
+    });
+}
+
+fn start_health(supervisor: &mut Supervisor, name: &'static str, address: SocketAddr, of: health::Of) {
+    supervisor.start(name, OnFailure::Restart, move |scope| health::serve(address, of.clone(), scope));
+}
+
+fn proxy_config(config: &Config, node_name: String) -> proxy::Config {
+    proxy::Config {
+        node_name,
+        pod_ranges: config.proxy.pod_ranges.clone().unwrap_or_else(|| vec![config.network.pod_cidr]),
+        families: vec![Family::Ip],
     }
 }
 

@@ -22,7 +22,7 @@ if [ $# -eq 0 ]; then
   cargo test --locked --test tidy --test installation --test bench_report --bin coracle
 fi
 step "kubectl, images and a release build for the system tests"
-./tests/kubectl.sh "$target/tools"
+./tests/upstream.sh "$target/tools" kubectl
 ./deploy/images.sh "$target/images"
 cargo build --locked --release --bin coracle
 step "System tests"

@@ -11,14 +11,16 @@
 //! ```
 
 mod forms;
+mod node_agent;
 mod read;
 mod section;
 mod tree;
+pub mod upstream;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -37,13 +39,14 @@ pub struct Config {
     pub network: Network,
     pub runtime: Runtime,
     pub kubelet: Kubelet,
+    pub proxy: Proxy,
     pub dns: Dns,
     pub components: Components,
     pub logging: Logging,
 }
 
 /// This machine as a node.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// The node's name; the host name where absent.
     pub name: Option<String>,
@@ -51,10 +54,46 @@ pub struct Node {
     pub ip: Option<IpAddr>,
     /// Labels that the node registers with, besides the well-known ones.
     pub labels: BTreeMap<String, String>,
+    /// Taints that the node registers with.
+    pub taints: Vec<Taint>,
+    /// Whether the node makes its own Node object where there is none.
+    pub register: bool,
     /// By what `coracle node` reaches the API server; where absent, what `coracle join` wrote.
     pub kubeconfig: Option<PathBuf>,
+    /// By what the first certificate is asked for while `kubeconfig` holds none that can be used.
+    pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// Where the certificates are that the node asked for; where absent, `pki` in the state directory.
+    pub certificate_dir: Option<PathBuf>,
     /// How long the certificates that the node asks for should live; where absent, as long as the signer gives.
     pub certificate_life: Option<Duration>,
+}
+
+/// A mark that keeps pods off a node, or takes them from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taint {
+    pub key: String,
+    pub value: String,
+    pub effect: TaintEffect,
+}
+
+/// What a [`Taint`] does to pods that do not tolerate it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaintEffect {
+    NoSchedule,
+    PreferNoSchedule,
+    NoExecute,
+}
+
+impl TaintEffect {
+    /// As the API spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoSchedule => "NoSchedule",
+            Self::PreferNoSchedule => "PreferNoSchedule",
+            Self::NoExecute => "NoExecute",
+        }
+    }
 }
 
 /// The API server.
@@ -95,6 +134,8 @@ pub enum NetworkProvider {
     BuiltIn,
     /// A chain of plugins, from this conflist.
     Chain(PathBuf),
+    /// Nobody here: the container runtime runs what somebody else has put into its folder, as beside upstream's kubelet.
+    Runtime,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,11 +162,58 @@ pub struct Kubelet {
     pub cgroup_root: String,
     /// Who makes pods' cgroups, where the runtime does not tell.
     pub cgroup_driver: CgroupDriver,
+    pub address: IpAddr,
     pub port: u16,
+    /// Where everybody on this machine may ask whether the node agent is alive; nowhere where absent.
+    pub healthz: Option<SocketAddr>,
     pub max_pods: u32,
     pub cluster_dns: Vec<IpAddr>,
+    /// Empty: no domain is searched.
     pub cluster_domain: String,
-    pub resolv_conf: PathBuf,
+    /// What pods' resolv.conf is made from; where absent, pods that want the node's resolvers get none.
+    pub resolv_conf: Option<PathBuf>,
+    /// Who signs the certificates of those who call; where absent, the cluster's authority.
+    pub client_authority: Option<PathBuf>,
+    pub serving: Serving,
+    /// Whether the node's client certificate is renewed while it is in use.
+    pub renews_client_certificate: bool,
+    pub status_update: Duration,
+    pub status_report: Duration,
+    pub lease: Duration,
+    /// Images pulled at once.
+    pub parallel_image_pulls: usize,
+    /// The longest wait before a container that fails is started again.
+    pub longest_restart_delay: Duration,
+    /// Whether containers that say nothing get the runtime's seccomp profile.
+    pub seccomp_default: bool,
+    /// Whether a machine with swap is refused.
+    pub refuses_swap: bool,
+    /// Whether a machine with cgroup v1 is refused.
+    pub refuses_cgroup_v1: bool,
+    /// What the kernel is told of how dear this process is, from -1000 to 1000; nothing where absent.
+    pub oom_score_adj: Option<i16>,
+}
+
+/// What the node agent's own server shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serving {
+    /// A certificate that the cluster signs by request.
+    Requested,
+    /// One that nobody vouches for.
+    SelfSigned,
+    /// What these files hold; read again when they change.
+    Files { certificate: PathBuf, key: PathBuf },
+}
+
+/// Who makes Services reachable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where pods are, if that is not `network.podCIDR`: what they send to cluster IPs keeps its source.
+    pub pod_ranges: Option<Vec<IpNet>>,
+    /// Where everybody may ask whether the proxy is alive; nowhere where absent.
+    pub healthz: Option<SocketAddr>,
+    /// As [`Kubelet::oom_score_adj`], for a proxy that is alone in its process.
+    pub oom_score_adj: Option<i16>,
 }
 
 /// Who owns the cgroup tree: nobody but who makes a group, or systemd.
@@ -165,12 +253,53 @@ pub enum LogFormat {
     Json,
 }
 
+impl Default for Kubelet {
+    fn default() -> Self {
+        Self {
+            root_dir: "/var/lib/kubelet".into(),
+            pod_logs_dir: "/var/log/pods".into(),
+            static_pod_path: None,
+            cgroup_root: "/".into(),
+            cgroup_driver: CgroupDriver::Cgroupfs,
+            address: IpAddr::from([0, 0, 0, 0]),
+            port: 10250,
+            healthz: None,
+            max_pods: 110,
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".into(),
+            resolv_conf: Some("/etc/resolv.conf".into()),
+            client_authority: None,
+            serving: Serving::Requested,
+            renews_client_certificate: true,
+            status_update: Duration::from_secs(10),
+            status_report: Duration::from_secs(300),
+            lease: Duration::from_secs(40),
+            parallel_image_pulls: 8,
+            longest_restart_delay: Duration::from_secs(300),
+            seccomp_default: false,
+            refuses_swap: false,
+            refuses_cgroup_v1: false,
+            oom_score_adj: None,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             state_dir: "/var/lib/coracle".into(),
             run_dir: "/run/coracle".into(),
-            node: Node::default(),
+            node: Node {
+                name: None,
+                ip: None,
+                labels: BTreeMap::new(),
+                taints: Vec::new(),
+                register: true,
+                kubeconfig: None,
+                bootstrap_kubeconfig: None,
+                certificate_dir: None,
+                certificate_life: None,
+            },
             server: Server {
                 bind_address: IpAddr::from([0, 0, 0, 0]),
                 port: 6443,
@@ -189,18 +318,8 @@ impl Default for Config {
                 vxlan: (107, 4789),
             },
             runtime: Runtime { endpoint: "unix:///run/containerd/containerd.sock".into() },
-            kubelet: Kubelet {
-                root_dir: "/var/lib/kubelet".into(),
-                pod_logs_dir: "/var/log/pods".into(),
-                static_pod_path: None,
-                cgroup_root: "/".into(),
-                cgroup_driver: CgroupDriver::Cgroupfs,
-                port: 10250,
-                max_pods: 110,
-                cluster_dns: Vec::new(),
-                cluster_domain: "cluster.local".into(),
-                resolv_conf: "/etc/resolv.conf".into(),
-            },
+            kubelet: Kubelet::default(),
+            proxy: Proxy { pod_ranges: None, healthz: None, oom_score_adj: None },
             dns: Dns { port: 10053 },
             components: Components {
                 kubelet: true,
@@ -297,7 +416,7 @@ pub struct Mistakes {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// From 1.
+    /// From 1; 0 for what was not said in a file.
     pub line: u64,
     /// The field, such as `network.podCIDR`; empty for the document itself.
     pub field: String,
@@ -315,7 +434,10 @@ impl fmt::Display for Mistakes {
         for (index, Mistake { line, field, text }) in self.mistakes.iter().enumerate() {
             let newline = if index == 0 { "" } else { "\n" };
             let colon = if field.is_empty() { "" } else { ": " };
-            write!(f, "{newline}{}:{line}: {field}{colon}{text}", self.file)?;
+            match line {
+                0 => write!(f, "{newline}{field}{colon}{text}")?,
+                _ => write!(f, "{newline}{}:{line}: {field}{colon}{text}", self.file)?,
+            }
         }
         Ok(())
     }

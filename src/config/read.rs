@@ -1,22 +1,16 @@
 //! From the document to [`Config`]: which fields there are, and what must hold between them.
 
+use std::path::PathBuf;
+
 use ipnet::IpNet;
 
 use crate::{
-    CgroupDriver, Config, LogFormat, Mistake, NetworkProvider,
+    Config, LogFormat, Mistake, NetworkProvider,
     forms::{self, AbsolutePath, HostAddress, LogFilter, Subdomain, UnixSocket},
-    section::Section,
+    node_agent,
+    section::{Section, set},
     tree::{self, Node},
 };
-
-/// Sets `$target` where the section has the field; a wrong or absent one leaves the default.
-macro_rules! set {
-    ($target:expr, $value:expr) => {
-        if let Some(value) = $value {
-            $target = value.into();
-        }
-    };
-}
 
 /// The share of a node (upstream's `--node-cidr-mask-size`).
 const NODE_MASK: u8 = 24;
@@ -48,6 +42,7 @@ fn document(root: Node, base: &Config, mistakes: &mut Vec<Mistake>) -> Config {
     network(&mut config, top.section("network"));
     runtime(&mut config, top.section("runtime"));
     kubelet(&mut config, top.section("kubelet"));
+    proxy(&mut config, top.section("proxy"));
     dns(&mut config, top.section("dns"));
     components(&mut config, top.section("components"));
     logging(&mut config, top.section("logging"));
@@ -68,6 +63,16 @@ fn node(config: &mut Config, mut section: Section<'_>) {
         node.labels = labels.into_iter().collect();
     }
     node.kubeconfig = section.path("kubeconfig").map(Into::into).or(node.kubeconfig.take());
+    let bootstrap = section.path("bootstrapKubeconfig").map(Into::into);
+    node.bootstrap_kubeconfig = bootstrap.or(node.bootstrap_kubeconfig.take());
+    if node.bootstrap_kubeconfig.is_some() && node.kubeconfig.is_none() {
+        section.mistake(
+            section.line(),
+            "bootstrapKubeconfig",
+            "needs kubeconfig, the file that is written then",
+        );
+    }
+    node.certificate_dir = section.path("certificateDir").map(Into::into).or(node.certificate_dir.take());
     node.certificate_life = section.duration("certificateDuration").or(node.certificate_life);
     section.finish();
 }
@@ -82,6 +87,14 @@ fn server(config: &mut Config, mut section: Section<'_>) {
     section.finish();
 }
 
+/// The words of `network.provider`.
+#[derive(Clone, Copy)]
+enum Provider {
+    BuiltIn,
+    Chain,
+    Runtime,
+}
+
 fn network(config: &mut Config, mut section: Section<'_>) {
     let network = &mut config.network;
     let cidr = "an address range such as 10.244.0.0/16";
@@ -89,14 +102,16 @@ fn network(config: &mut Config, mut section: Section<'_>) {
     set!(network.service_cidr, section.parsed::<IpNet>("serviceCIDR", cidr));
     set!(network.node_ports, section.parsed::<PortRange>("nodePortRange", "a range such as 30000-32767"));
     let chain = section.path("chain");
-    let provider = section.choice("provider", &[("builtin", false), ("cni", true)]);
-    match (provider, chain) {
-        (Some(true), Some(path)) => network.provider = NetworkProvider::Chain(path.into()),
-        (Some(true), None) => {
+    let words = [("builtin", Provider::BuiltIn), ("cni", Provider::Chain), ("runtime", Provider::Runtime)];
+    match (section.choice("provider", &words), chain) {
+        (Some(Provider::Chain), Some(path)) => network.provider = NetworkProvider::Chain(path.into()),
+        (Some(Provider::Chain), None) => {
             section.mistake(section.line(), "chain", "provider cni needs the path of a conflist here");
         }
         (_, Some(_)) => section.mistake(section.line(), "chain", "only provider cni takes a chain"),
-        (_, None) => {}
+        (Some(Provider::BuiltIn), None) => network.provider = NetworkProvider::BuiltIn,
+        (Some(Provider::Runtime), None) => network.provider = NetworkProvider::Runtime,
+        (None, None) => {}
     }
     set!(network.cni_conf_dir, section.path("cniConfDir"));
     set!(network.cni_bin_dir, section.path("cniBinDir"));
@@ -132,25 +147,19 @@ fn runtime(config: &mut Config, mut section: Section<'_>) {
 }
 
 fn kubelet(config: &mut Config, mut section: Section<'_>) {
-    let kubelet = &mut config.kubelet;
-    set!(kubelet.root_dir, section.path("rootDir"));
-    set!(kubelet.pod_logs_dir, section.path("podLogsDir"));
-    kubelet.static_pod_path =
-        section.path("staticPodPath").map(Into::into).or(kubelet.static_pod_path.take());
-    set!(kubelet.cgroup_root, section.path("cgroupRoot"));
-    let drivers = [("cgroupfs", CgroupDriver::Cgroupfs), ("systemd", CgroupDriver::Systemd)];
-    set!(kubelet.cgroup_driver, section.choice("cgroupDriver", &drivers));
-    set!(kubelet.port, section.number::<u16>("port", 1, 65535));
-    set!(kubelet.max_pods, section.number::<u32>("maxPods", 1, 10_000));
-    if let Some(addresses) = section.parsed_list("clusterDNS", "an IP address") {
-        kubelet.cluster_dns = addresses;
-    }
-    set!(kubelet.cluster_domain, section.parsed::<Subdomain>("clusterDomain", "a domain"));
-    set!(kubelet.resolv_conf, section.path("resolvConf"));
-    if kubelet.port == config.server.port {
-        let text = format!("{} is server.port too; choose another", kubelet.port);
+    set!(config.kubelet.root_dir, section.path("rootDir"));
+    set!(config.kubelet.client_authority, section.path("clientCAFile").map(|path| Some(PathBuf::from(path))));
+    node_agent::read(config, &mut section);
+    if config.kubelet.port == config.server.port {
+        let text = format!("{} is server.port too; choose another", config.kubelet.port);
         section.mistake(section.line(), "port", text);
     }
+    section.finish();
+}
+
+fn proxy(config: &mut Config, mut section: Section<'_>) {
+    let address = section.parsed("healthzBindAddress", "an address with a port, such as 127.0.0.1:10256");
+    config.proxy.healthz = address.or(config.proxy.healthz);
     section.finish();
 }
 
@@ -268,7 +277,7 @@ mod tests {
             found[2].starts_with("6: network.podCIDR: \"10.244.0.0/33\" is not an address range"),
             "{found:?}"
         );
-        assert_eq!(found[3], "7: network.provider: \"magic\" is none of: builtin, cni");
+        assert_eq!(found[3], "7: network.provider: \"magic\" is none of: builtin, cni, runtime");
         assert_eq!(found[4], "9: components.proxy: must be true or false, not a text");
     }
 

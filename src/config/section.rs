@@ -8,6 +8,16 @@ use crate::{
     tree::{Entry, Node, Value},
 };
 
+/// Sets `$target` where the section has the field; a wrong or absent one leaves the default.
+macro_rules! set {
+    ($target:expr, $value:expr) => {
+        if let Some(value) = $value {
+            $target = value.into();
+        }
+    };
+}
+pub(crate) use set;
+
 /// One map of the document, read field by field. What nobody took by [`Section::finish`] is unknown.
 pub(crate) struct Section<'a> {
     /// The path of this map, such as `network`; empty at the top.
@@ -185,6 +195,52 @@ impl<'a> Section<'a> {
         Some(texts)
     }
 
+    /// A list of maps; what is no map is told, and left out.
+    pub(crate) fn sections(&mut self, key: &'static str, mut read: impl FnMut(Section<'_>)) -> bool {
+        let Some(node) = self.take(key) else { return false };
+        let Value::List(items) = node.value else {
+            self.mistake(node.line, key, format!("must be a list, not {}", node.value.kind()));
+            return false;
+        };
+        for (index, item) in items.into_iter().enumerate() {
+            read(Section::new(join(&self.path, &format!("{key}[{index}]")), item, self.mistakes));
+        }
+        true
+    }
+
+    /// A map whose entries `mistake_of` judges, each by its key and what is said.
+    pub(crate) fn judged(&mut self, key: &'static str, mistake_of: impl Fn(&str, &str) -> Option<String>) {
+        let Some(node) = self.take(key) else { return };
+        let Value::Map(entries) = node.value else {
+            self.mistake(node.line, key, format!("must be a map, not {}", node.value.kind()));
+            return;
+        };
+        for entry in entries {
+            if let Some(text) = mistake_of(&entry.key, &entry.node.value.plain()) {
+                self.mistake(entry.line, &format!("{key}.{}", entry.key), text);
+            }
+        }
+    }
+
+    /// A field that makes no difference here, whatever it says.
+    pub(crate) fn moot(&mut self, key: &'static str) {
+        self.take(key);
+    }
+
+    /// A field that may only say what is so anyway; `why` tells what that is.
+    pub(crate) fn only(&mut self, key: &'static str, allowed: &[&str], why: &str) {
+        let Some(node) = self.take(key) else { return };
+        let said = node.value.plain();
+        if allowed.iter().any(|allowed| means_the_same(allowed, &said)) {
+            return;
+        }
+        let mend = match allowed {
+            [] => "take it out".to_string(),
+            words => format!("only {} can be set, or nothing", words.join(" or ")),
+        };
+        self.mistake(node.line, key, format!("cannot be {said}: {why}; {mend}"));
+    }
+
     /// Everything that nobody took is a mistake.
     pub(crate) fn finish(self) {
         for entry in &self.entries {
@@ -197,6 +253,12 @@ impl<'a> Section<'a> {
             self.mistakes.push(Mistake::new(entry.line, join(&self.path, &entry.key), text));
         }
     }
+}
+
+/// `5m` and `5m0s` are the same length of time.
+fn means_the_same(a: &str, b: &str) -> bool {
+    let time = |text: &str| text.parse::<GoDuration>().map(|found| found.0).ok();
+    a == b || time(a).is_some_and(|time_of_a| time(b) == Some(time_of_a))
 }
 
 /// Hours, minutes and seconds; whole numbers only.
@@ -226,7 +288,7 @@ fn join(path: &str, key: &str) -> String {
 }
 
 /// How many single-character edits (Levenshtein), without regard to case, lie between two words.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let (a, b) = (a.to_ascii_lowercase(), b.to_ascii_lowercase());
     let width = b.chars().count();
     let mut row: Vec<usize> = (0..=width).collect();

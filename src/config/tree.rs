@@ -66,6 +66,85 @@ impl Value {
             Self::Map(_) => "a map",
         }
     }
+
+    /// The value itself as a person would write it in a sentence.
+    pub(crate) fn plain(&self) -> String {
+        match self {
+            Self::Null => "empty".into(),
+            Self::Bool(value) => value.to_string(),
+            Self::Integer(value) => value.to_string(),
+            Self::Float(value) => value.to_string(),
+            Self::Text(text) if text.is_empty() => "empty".into(),
+            Self::Text(text) => text.clone(),
+            Self::List(items) if items.is_empty() => "an empty list".into(),
+            Self::List(items) => items.iter().map(|item| item.value.plain()).collect::<Vec<_>>().join(","),
+            Self::Map(entries) if entries.is_empty() => "an empty map".into(),
+            Self::Map(entries) => {
+                let words = entries.iter().map(|entry| format!("{}={}", entry.key, entry.node.value.plain()));
+                words.collect::<Vec<_>>().join(",")
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Nothing at all, said nowhere.
+    pub(crate) fn empty() -> Self {
+        Self { line: 0, value: Value::Map(Vec::new()) }
+    }
+
+    /// Puts a value where `path` (keys with dots between) leads, said at `line`.
+    pub(crate) fn set(&mut self, path: &str, line: u64, value: Value) {
+        let (key, rest) = path.split_once('.').map_or((path, None), |(key, rest)| (key, Some(rest)));
+        let entries = self.map();
+        let index = entries.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
+            entries.push(Entry { key: key.to_string(), line, node: Self::empty() });
+            entries.len() - 1
+        });
+        match rest {
+            Some(rest) => entries[index].node.set(rest, line, value),
+            None => entries[index].node = Self { line, value },
+        }
+    }
+
+    /// What is there at a key, if anything.
+    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node),
+            _ => None,
+        }
+    }
+
+    /// This document with `above` over it: maps are merged, everything else is replaced. What is no map is left for
+    /// whoever reads it to complain of.
+    pub(crate) fn under(mut self, above: Self) -> Self {
+        match (&mut self.value, above.value) {
+            (Value::Map(_), Value::Map(more)) => {
+                for entry in more {
+                    let entries = self.map();
+                    match entries.iter().position(|known| known.key == entry.key) {
+                        Some(index) => {
+                            let below = std::mem::replace(&mut entries[index].node, Self::empty());
+                            entries[index].node = below.under(entry.node);
+                        }
+                        None => entries.push(entry),
+                    }
+                }
+                self
+            }
+            (_, value) => Self { line: above.line, value },
+        }
+    }
+
+    fn map(&mut self) -> &mut Vec<Entry> {
+        if !matches!(self.value, Value::Map(_)) {
+            self.value = Value::Map(Vec::new());
+        }
+        match &mut self.value {
+            Value::Map(entries) => entries,
+            _ => unreachable!("it was made a map above"),
+        }
+    }
 }
 
 impl From<Spanned<Value>> for Node {

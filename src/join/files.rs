@@ -117,8 +117,56 @@ pub(crate) fn read_pair(path: &Path) -> Result<Option<Issued>, FilesError> {
     Issued::from_pem(&pem).map(Some).map_err(|source| FilesError::Pair { path: path.to_owned(), source })
 }
 
+/// Replaces a certificate with its key. Upstream's `…-current.pem` is a link to a file with a date in its name: where it
+/// is one it stays one, so that upstream's kubelet goes on with it.
+pub(crate) fn replace_current(path: &Path, pem: &[u8], now: Timestamp) -> io::Result<()> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink());
+    if is_link { link_dated(path, pem, now) } else { pki::write_atomically(path, pem, 0o600) }
+}
+
+/// Writes a file with a date in its name beside `path`, and makes `path` a link to it.
+pub(crate) fn link_dated(path: &Path, pem: &[u8], now: Timestamp) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let dated = name.replace("current", &now.strftime("%Y-%m-%d-%H-%M-%S").to_string());
+    if dated == name {
+        return pki::write_atomically(path, pem, 0o600);
+    }
+    pki::write_atomically(&parent.join(&dated), pem, 0o600)?;
+    // Beside its place first: the name leads to a whole file at every moment.
+    let beside = with_suffix(path);
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::os::unix::fs::symlink(&dated, &beside)?;
+    fs::rename(&beside, path)?;
+    fs::File::open(parent)?.sync_all()
+}
+
+/// Takes a certificate over from a kubeconfig that holds it itself, to a file where it can be renewed; what is there
+/// already and lives longer than `now` is kept.
+///
+/// # Errors
+/// When they are no certificate and key, or the file cannot be written.
+pub fn adopt(path: &Path, certificate: &[u8], key: &[u8], now: Timestamp) -> Result<Issued, FilesError> {
+    let pair = [certificate, b"\n", key].concat();
+    let given =
+        Issued::from_pem(&pair).map_err(|source| FilesError::Pair { path: path.to_owned(), source })?;
+    if let Ok(Some(kept)) = read_pair(path)
+        && kept.certificate.not_after > now
+        && kept.certificate.common_name == given.certificate.common_name
+    {
+        return Ok(kept);
+    }
+    link_dated(path, given.to_pem().as_bytes(), now)
+        .map_err(|source| FilesError::Write { path: path.to_owned(), source })?;
+    Ok(given)
+}
+
 /// Writes every file beside its place, and moves them there only once all are whole.
-fn write_all(files: &[(&Path, &[u8])]) -> Result<(), FilesError> {
+pub(crate) fn write_all(files: &[(&Path, &[u8])]) -> Result<(), FilesError> {
     let mut beside: Vec<PathBuf> = Vec::new();
     let written = files.iter().try_for_each(|(path, bytes)| {
         let new = with_suffix(path);
@@ -217,6 +265,42 @@ mod tests {
         let endpoint = Kubeconfig::load(&paths.kubeconfig).unwrap().endpoint(None).unwrap();
         assert_eq!(endpoint.server, "https://192.0.2.1:6443/");
         assert!(format!("{:?}", endpoint.credentials).contains("kubelet-client-current.pem"));
+    }
+
+    #[test]
+    fn a_link_to_a_dated_file_stays_one_and_a_file_stays_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pki/kubelet-client-current.pem");
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        link_dated(&path, b"one", at("2026-11-21T10:00:00Z")).unwrap();
+        assert_eq!(fs::read_link(&path).unwrap(), Path::new("kubelet-client-2026-11-21-10-00-00.pem"));
+        replace_current(&path, b"two", at("2026-11-22T10:00:00Z")).unwrap();
+        assert_eq!(fs::read_link(&path).unwrap(), Path::new("kubelet-client-2026-11-22-10-00-00.pem"));
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::remove_file(&path).unwrap();
+        replace_current(&path, b"three", at("2026-11-23T10:00:00Z")).unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    }
+
+    #[test]
+    fn a_kubeconfigs_own_certificate_is_taken_over_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, now) =
+            (dir.path().join("kubelet-client-current.pem"), "2026-11-21T10:00:00Z".parse().unwrap());
+        let (given, later) = (issued(), "2026-11-21T10:00:01Z".parse().unwrap());
+        let texts = |issued: &Issued| (issued.certificate.to_pem(), issued.key.to_pem());
+        let (certificate, key) = texts(&given);
+        let taken = adopt(&path, certificate.as_bytes(), key.as_bytes(), now).unwrap();
+        assert_eq!(taken.certificate.der, given.certificate.der);
+        // What is there is younger than what stands in the kubeconfig, or the same.
+        let (other, other_key) = texts(&issued());
+        let kept = adopt(&path, other.as_bytes(), other_key.as_bytes(), later).unwrap();
+        assert_eq!(kept.certificate.der, given.certificate.der);
+        let over = "2030-01-01T00:00:00Z".parse().unwrap();
+        let taken = adopt(&path, other.as_bytes(), other_key.as_bytes(), over).unwrap();
+        assert_ne!(taken.certificate.der, given.certificate.der);
+        adopt(&path, certificate.as_bytes(), b"no key", now).unwrap_err();
     }
 
     #[test]

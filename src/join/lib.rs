@@ -10,6 +10,7 @@
 //!
 //! - `address.rs` reads where the server is; `facts.rs` what the cluster says of its address ranges and DNS.
 //! - `trust.rs` holds every reason not to go on, with its mend.
+//! - `bootstrap.rs` is upstream's way, from one kubeconfig to another: for a node agent that is called as `kubelet`.
 //! - [`tokens`] is the other end: what the person at the control plane types.
 //! - `access.rs` asks whether the node may read what its parts need, and says in plain words what is missing.
 //!
@@ -21,6 +22,7 @@
 
 mod access;
 mod address;
+mod bootstrap;
 mod discovery;
 mod enroll;
 mod facts;
@@ -32,10 +34,11 @@ mod trust;
 
 pub use access::{Lacking, watch_access};
 pub use address::{AddressError, ServerAddress};
+pub use bootstrap::{Bootstrap, BootstrapError, Outcome, bootstrap};
 pub use discovery::{DiscoverError, Discovered, discover};
 pub use enroll::{EnrollError, enroll};
 pub use facts::ClusterFacts;
-pub use files::{FilesError, Member, Paths};
+pub use files::{FilesError, Member, Paths, adopt};
 pub use request::{Ask, RequestError, obtain};
 pub use rotation::{ClientRotation, ServingRotation, rotate_client, rotate_serving};
 pub use trust::{Clock, Distrust, is_alive};

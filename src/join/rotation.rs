@@ -16,7 +16,7 @@ use pki::{Certificate, Issued, Names, Profile, rotation_time, tls::Serving};
 use tracing::{error, info, warn};
 
 use crate::{
-    files::read_pair,
+    files::{read_pair, replace_current},
     request::{Ask, obtain},
 };
 
@@ -141,7 +141,7 @@ async fn renew_client(rotation: &ClientRotation) -> bool {
             return false;
         }
     };
-    if let Err(error) = pki::write_atomically(&rotation.file, issued.to_pem().as_bytes(), 0o600) {
+    if let Err(error) = replace_current(&rotation.file, issued.to_pem().as_bytes(), Timestamp::now()) {
         warn!(file = %rotation.file.display(), %error, "the renewed client certificate cannot be written");
         return false;
     }
@@ -238,7 +238,7 @@ async fn renew_serving(rotation: &ServingRotation, names: Names) -> bool {
         patience: None,
     };
     match obtain(&rotation.client, &ask, |name| waits(name, "serving")).await {
-        Ok(issued) => match pki::write_atomically(&rotation.file, issued.to_pem().as_bytes(), 0o600) {
+        Ok(issued) => match replace_current(&rotation.file, issued.to_pem().as_bytes(), Timestamp::now()) {
             Ok(()) => true,
             Err(error) => {
                 // Shown nevertheless: without it nobody reads logs on this node.

@@ -1,4 +1,5 @@
-//! The little DER that rcgen cannot write: a subject with several organizations, and a CSR's subject as it came.
+//! The little DER that rcgen cannot write: a subject with several organizations, a CSR's subject as it came, and private
+//! keys of older forms in the one that ring reads.
 //!
 //! rcgen keeps one value for each attribute type, but a user's groups are several `O`s. So a certificate is made
 //! with a placeholder subject, and the placeholder is replaced in the part that is then signed.
@@ -9,6 +10,14 @@ const SET: u8 = 0x31;
 const OID: u8 = 0x06;
 const UTF8_STRING: u8 = 0x0c;
 const BIT_STRING: u8 = 0x03;
+const OCTET_STRING: u8 = 0x04;
+/// Where a SEC1 key names its curve: the parameters, tagged [0].
+const PARAMETERS: u8 = 0xa0;
+/// Version 0, and the algorithms of a PKCS#8 key (RFC 5208, RFC 5480, RFC 8017).
+const VERSION: [u8; 3] = [0x02, 0x01, 0x00];
+const EC_PUBLIC_KEY: [u8; 7] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+const RSA_ENCRYPTION: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+const NULL: [u8; 2] = [0x05, 0x00];
 /// Where the subject stands in a version 3 TBSCertificate: version, serial, algorithm, issuer, validity, subject.
 const SUBJECT_INDEX: usize = 5;
 /// ... and in a request's signed part: version, subject.
@@ -53,6 +62,24 @@ pub(crate) fn assemble(draft: &[u8], body: &[u8], signature: &[u8]) -> Option<Ve
     let algorithm = *children(parts)?.get(ALGORITHM_INDEX)?;
     let bits = element(BIT_STRING, &[&[0], signature].concat()); // no unused bits
     Some(element(SEQUENCE, &[body, algorithm, &bits].concat()))
+}
+
+/// A SEC1 key (`BEGIN EC PRIVATE KEY`) as PKCS#8. `None` if it does not name its curve.
+pub(crate) fn pkcs8_of_sec1(key: &[u8]) -> Option<Vec<u8>> {
+    let (_, parts, _) = split(key)?;
+    let parameters = children(parts)?.into_iter().find(|part| part.first() == Some(&PARAMETERS))?;
+    let (_, curve, _) = split(parameters)?;
+    Some(pkcs8(&EC_PUBLIC_KEY, curve, key))
+}
+
+/// A PKCS#1 key (`BEGIN RSA PRIVATE KEY`) as PKCS#8.
+pub(crate) fn pkcs8_of_pkcs1(key: &[u8]) -> Vec<u8> {
+    pkcs8(&RSA_ENCRYPTION, &NULL, key)
+}
+
+fn pkcs8(algorithm: &[u8], parameters: &[u8], key: &[u8]) -> Vec<u8> {
+    let algorithm = element(SEQUENCE, &[&element(OID, algorithm), parameters].concat());
+    element(SEQUENCE, &[&VERSION[..], &algorithm, &element(OCTET_STRING, key)].concat())
 }
 
 fn element(tag: u8, content: &[u8]) -> Vec<u8> {
@@ -118,6 +145,7 @@ mod tests {
             let _ = children(&bytes);
             let _ = with_subject(&bytes, &[]);
             let _ = assemble(&bytes, &[], &[]);
+            let _ = pkcs8_of_sec1(&bytes);
         }
     }
 }

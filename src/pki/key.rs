@@ -5,6 +5,8 @@ use std::fmt;
 use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
 
+use crate::der;
+
 /// A private key. It has no `Display`, and `Debug` shows nothing of it.
 pub struct Key {
     pair: rcgen::KeyPair,
@@ -14,8 +16,10 @@ pub struct Key {
 pub enum KeyError {
     #[error("not a PEM private key")]
     NotPem,
-    #[error("a private key in {format} form; convert it: openssl pkcs8 -topk8 -nocrypt -in OLD -out NEW")]
-    NotPkcs8 { format: &'static str },
+    #[error(
+        "a private key in SEC1 form that does not name its curve; convert it: openssl pkcs8 -topk8 -nocrypt -in OLD -out NEW"
+    )]
+    NoCurve,
     #[error("not a private key of a supported kind (ECDSA P-256 or P-384, Ed25519, RSA 2048 and longer)")]
     Unsupported(#[source] rcgen::Error),
     #[error("make a private key")]
@@ -28,17 +32,19 @@ impl Key {
         Ok(Key { pair })
     }
 
-    /// Reads the first private key of a PEM text, which must be PKCS#8 (`BEGIN PRIVATE KEY`): ring reads no other.
+    /// Reads the first private key of a PEM text: PKCS#8 (`BEGIN PRIVATE KEY`), or the older forms of one algorithm,
+    /// which upstream's kubelet (SEC1) and kubeadm (PKCS#1) write.
     pub fn from_pem(pem: &[u8]) -> Result<Key, KeyError> {
-        match PrivateKeyDer::from_pem_slice(pem).map_err(|_| KeyError::NotPem)? {
-            PrivateKeyDer::Pkcs8(der) => {
-                let pair = rcgen::KeyPair::try_from(&der).map_err(KeyError::Unsupported)?;
-                Ok(Key { pair })
+        let der = match PrivateKeyDer::from_pem_slice(pem).map_err(|_| KeyError::NotPem)? {
+            PrivateKeyDer::Pkcs8(der) => der,
+            PrivateKeyDer::Pkcs1(der) => der::pkcs8_of_pkcs1(der.secret_pkcs1_der()).into(),
+            PrivateKeyDer::Sec1(der) => {
+                der::pkcs8_of_sec1(der.secret_sec1_der()).ok_or(KeyError::NoCurve)?.into()
             }
-            PrivateKeyDer::Pkcs1(_) => Err(KeyError::NotPkcs8 { format: "PKCS#1 (BEGIN RSA PRIVATE KEY)" }),
-            PrivateKeyDer::Sec1(_) => Err(KeyError::NotPkcs8 { format: "SEC1 (BEGIN EC PRIVATE KEY)" }),
-            _ => Err(KeyError::NotPem),
-        }
+            _ => return Err(KeyError::NotPem),
+        };
+        let pair = rcgen::KeyPair::try_from(&der).map_err(KeyError::Unsupported)?;
+        Ok(Key { pair })
     }
 
     /// PKCS#8 PEM: to be written to a 0600 file or a kubeconfig, and nowhere else.
@@ -95,8 +101,17 @@ mod tests {
     }
 
     #[test]
-    fn an_old_key_format_is_told_how_to_be_converted() {
-        let pem = "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+    fn the_older_forms_of_a_key_are_the_same_key() {
+        for pem in [include_str!("testdata/sec1.pem"), include_str!("testdata/pkcs1.pem")] {
+            let key = Key::from_pem(pem.as_bytes()).unwrap();
+            let again = Key::from_pem(key.to_pem().as_bytes()).unwrap();
+            assert_eq!(again.public_der(), key.public_der());
+        }
+    }
+
+    #[test]
+    fn a_key_that_does_not_name_its_curve_is_told_how_to_be_converted() {
+        let pem = "-----BEGIN EC PRIVATE KEY-----\nMAAAAA==\n-----END EC PRIVATE KEY-----\n";
         let told = Key::from_pem(pem.as_bytes()).unwrap_err().to_string();
         assert!(told.contains("openssl pkcs8 -topk8"), "{told}");
     }

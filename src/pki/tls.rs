@@ -10,6 +10,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+
 use crate::{authority::Issued, certificate::Certificate};
 
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +20,8 @@ pub enum TlsError {
     Root(#[source] rustls::Error),
     #[error("set up the verification of client certificates")]
     Verifier(#[source] VerifierBuilderError),
+    #[error("read the PEM text of a certificate or key")]
+    Pem(#[source] rustls_pki_types::pem::Error),
     #[error("use a certificate and its key for TLS")]
     Pair(#[source] rustls::Error),
     #[error("set up TLS")]
@@ -33,6 +37,23 @@ pub struct Serving {
 impl Serving {
     pub fn new(issued: &Issued) -> Result<Arc<Serving>, TlsError> {
         Ok(Arc::new(Serving { current: RwLock::new(certified(issued)?) }))
+    }
+
+    /// A chain and its key as PEM texts, of whatever kind rustls can show.
+    ///
+    /// # Errors
+    /// When they are no certificate and key, or do not belong together.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Arc<Serving>, TlsError> {
+        Ok(Arc::new(Serving { current: RwLock::new(pair(chain, key)?) }))
+    }
+
+    /// As [`Serving::replace`], with what [`Serving::from_pem`] takes.
+    ///
+    /// # Errors
+    /// As [`Serving::from_pem`]; what was shown before is then shown on.
+    pub fn replace_pem(&self, chain: &[u8], key: &[u8]) -> Result<(), TlsError> {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = pair(chain, key)?;
+        Ok(())
     }
 
     /// Shown by every handshake from now on. Open connections stay.
@@ -124,6 +145,13 @@ fn certified(issued: &Issued) -> Result<Arc<CertifiedKey>, TlsError> {
         .map_err(TlsError::Pair)
 }
 
+fn pair(chain: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain =
+        CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>().map_err(TlsError::Pem)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(TlsError::Pem)?;
+    CertifiedKey::from_der(chain, key, &provider()).map(Arc::new).map_err(TlsError::Pair)
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
@@ -203,6 +231,26 @@ mod tests {
         let config = server(Serving::new(&serving(&authority, "a.example")).unwrap(), root).unwrap();
         let wrong = serving(&authority, "a.example");
         handshake(config, client(root, Some(&wrong)).unwrap(), "a.example").unwrap_err();
+    }
+
+    #[test]
+    fn files_that_somebody_brought_are_shown_and_replaced() {
+        let authority = authority();
+        let root = authority.certificate();
+        let texts = |name: &str| {
+            let issued = serving(&authority, name);
+            (issued.certificate.to_pem(), issued.key.to_pem())
+        };
+        let (certificate, key) = texts("a.example");
+        let shown = Serving::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
+        let config = server(Arc::clone(&shown), root).unwrap();
+        handshake(config.clone(), client(root, None).unwrap(), "a.example").unwrap();
+        let (other, other_key) = texts("b.example");
+        shown.replace_pem(other.as_bytes(), key.as_bytes()).unwrap_err();
+        shown.replace_pem(b"", other_key.as_bytes()).unwrap_err();
+        handshake(config.clone(), client(root, None).unwrap(), "a.example").unwrap();
+        shown.replace_pem(other.as_bytes(), other_key.as_bytes()).unwrap();
+        handshake(config, client(root, None).unwrap(), "b.example").unwrap();
     }
 
     #[test]

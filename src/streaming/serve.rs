@@ -1,4 +1,4 @@
-//! The listening socket of the API server and of the kubelet: TLS, HTTP/1.1 and HTTP/2, upgrades, a graceful end.
+//! The listening sockets of the API server and of the kubelet: TLS, HTTP/1.1 and HTTP/2, upgrades, a graceful end.
 //!
 //! Here rather than in either, since they differ in nothing but their answers. The tasks are those of the scope that the
 //! caller gives.
@@ -121,6 +121,37 @@ pub async fn serve<C, A, F, B>(
     }
 }
 
+/// As [`serve`], without TLS: for questions that everybody who reaches the address may ask.
+pub async fn serve_plain<A, F, B>(listener: TcpListener, limits: Limits, connections: &Scope, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    let mut door = Door { room: Arc::new(Semaphore::new(limits.connections)), limits, told: None };
+    loop {
+        let accepted = tokio::select! {
+            () = connections.cancelled() => break,
+            accepted = door.accept(&listener) => accepted,
+        };
+        match accepted {
+            Ok((stream, address, permit)) => {
+                let (scope, answer) = (connections.clone(), answer.clone());
+                let stream = Counted { stream, _permit: permit };
+                drop(connections.spawn_guarded("connection", async move {
+                    connection(stream, address, answer, limits.drain, scope).await;
+                }));
+            }
+            Err(error) => {
+                warn!(error = &error as &dyn Error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close(limits.drain).await;
+}
+
 /// Lets in as many as there is room for.
 struct Door {
     room: Arc<Semaphore>,
@@ -165,8 +196,14 @@ async fn shake_hands(
     None
 }
 
-async fn connection<A, F, B>(stream: Counted, peer: SocketAddr, answer: A, drain: Duration, scope: Scope)
-where
+async fn connection<S, A, F, B>(
+    stream: Counted<S>,
+    peer: SocketAddr,
+    answer: A,
+    drain: Duration,
+    scope: Scope,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
@@ -233,12 +270,12 @@ where
 }
 
 /// A connection, counted as long as it is open: also when an upgrade has taken it from HTTP.
-struct Counted {
-    stream: TlsStream<TcpStream>,
+struct Counted<S> {
+    stream: S,
     _permit: OwnedSemaphorePermit,
 }
 
-impl AsyncRead for Counted {
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -248,7 +285,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

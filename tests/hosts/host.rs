@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     fs::{self, File},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::Arc,
@@ -134,15 +135,30 @@ impl Host {
         command
     }
 
+    /// This binary called by another name, such as upstream's `kubelet`.
+    pub(crate) fn called(&self, name: &str) -> Command {
+        let path = self.directory.path().join(name);
+        if !path.exists() {
+            symlink(tool("CORACLE_BIN"), &path).unwrap();
+        }
+        self.inside(path)
+    }
+
+    /// Starts a program beside coracle; does not wait. It ends with what is given back.
+    pub(crate) fn start_beside(&self, name: &str, mut command: Command) -> Started {
+        let log = self.directory.path().join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        Started { child: command.spawn().unwrap(), log }
+    }
+
     fn log(&self) -> PathBuf {
         self.directory.path().join("coracle.log")
     }
 
     /// The last lines of coracle's log, for a failure's message.
     pub(crate) fn log_tail(&self) -> String {
-        let text = fs::read_to_string(self.log()).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(40)..].join("\n")
+        tail(&self.log())
     }
 
     /// Starts coracle and waits until the node is Ready.
@@ -169,14 +185,7 @@ impl Host {
     /// Ends coracle as a service manager would.
     pub(crate) fn stop_coracle(&mut self) {
         let Some(mut child) = self.coracle.take() else { return };
-        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).ok();
-        let until = Instant::now() + Duration::from_secs(20);
-        while child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            if Instant::now() > until {
-                drop(child.kill());
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        stop(&mut child);
     }
 
     pub(crate) fn coracle_pid(&self) -> u32 {
@@ -290,6 +299,46 @@ impl Drop for Host {
             }
         }
     }
+}
+
+/// A process beside coracle, on a host that lives longer.
+pub(crate) struct Started {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Started {
+    /// The last lines of its log, for a failure's message.
+    pub(crate) fn log_tail(&self) -> String {
+        tail(&self.log)
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let (Ok(directory), Some(name)) = (env::var("CORACLE_KEEP_LOGS"), self.log.file_name()) {
+            drop(fs::copy(&self.log, Path::new(&directory).join(name)));
+        }
+        stop(&mut self.child);
+    }
+}
+
+/// Ends a process as a service manager would.
+fn stop(child: &mut Child) {
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).ok();
+    let until = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().is_ok_and(|ended| ended.is_none()) {
+        if Instant::now() > until {
+            drop(child.kill());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
 #[track_caller]

@@ -10,5 +10,5 @@
 mod host;
 mod link;
 
-pub(crate) use host::{Host, text, tool};
+pub(crate) use host::{Host, Started, text, tool};
 pub(crate) use link::Link;

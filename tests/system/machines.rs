@@ -61,7 +61,7 @@ fn a_machine_joins_by_the_printed_line_and_the_cluster_spans_both() {
 
 impl Host {
     /// The line to paste on another machine.
-    fn token(&self) -> String {
+    pub(crate) fn token(&self) -> String {
         let output = self.coracle(&["token", "create"]).output().unwrap();
         assert!(output.status.success(), "{}", text(&output));
         String::from_utf8(output.stdout).unwrap().trim().to_string()

@@ -12,9 +12,11 @@ mod dns;
 mod kubectl;
 mod machines;
 mod outages;
+mod parts;
 mod pods;
 mod resilience;
 mod up_down;
+mod upstream;
 
 /// One step of a long scenario on one cluster, and what it is called.
 type Step = (&'static str, fn(&hosts::Host));

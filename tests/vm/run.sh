@@ -285,7 +285,7 @@ HOME=$VM_DIR VAGRANT_DOTFILE_PATH=$VM_DIR/vagrant vagrant validate --ignore-prov
 ./tests/vm/image.sh "$VM_DIR"
 if [ -z "${CORACLE_BIN:-}" ]; then cargo build --release --locked --bin coracle; fi
 binary=$(realpath "${CORACLE_BIN:-$target/release/coracle}")
-if [ -z "${CORACLE_KUBECTL:-}" ]; then ./tests/kubectl.sh "$target/tools"; fi
+if [ -z "${CORACLE_KUBECTL:-}" ]; then ./tests/upstream.sh "$target/tools" kubectl; fi
 kubectl=${CORACLE_KUBECTL:-$target/tools/kubectl}
 if [ -z "${CORACLE_IMAGES:-}" ]; then ./deploy/images.sh "$target/images"; fi
 images=${CORACLE_IMAGES:-$target/images}

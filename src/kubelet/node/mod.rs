@@ -17,4 +17,5 @@ mod observe;
 mod task;
 
 pub use lease::run as run_lease;
+pub use object::VERSION;
 pub use task::{Host, run as run_status};

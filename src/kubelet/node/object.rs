@@ -19,7 +19,8 @@ use k8s_openapi::{
 use super::observe::{Machine, Observed};
 use crate::{config::KubeletConfig, runtime::Condition};
 
-const VERSION: &str = "v1.36.3+coracle";
+/// The kubelet's version, as the Node and `kubelet --version` tell it.
+pub const VERSION: &str = "v1.36.3+coracle";
 /// Upstream's `nodeStatusMaxImages`.
 const MAX_IMAGES: usize = 50;
 /// Upstream's `evictionHard` defaults.

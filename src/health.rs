@@ -1,0 +1,148 @@
+//! Where whoever reaches the address may ask whether a part of this process is alive: upstream's `/healthz`, without TLS
+//! and without anything else.
+
+use std::{error::Error, net::SocketAddr, time::Duration};
+
+use client::{ObjectKey, Store};
+use http::{Method, Request, Response, StatusCode, header};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use lifecycle::{BoxError, Scope};
+use serde_json::json;
+use streaming::serve::{Limits, serve_plain};
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+const LIMITS: Limits = Limits { connections: 64, drain: Duration::from_secs(1) };
+/// The port may be taken for a moment by the process before us.
+const RETRY: Duration = Duration::from_secs(1);
+/// The autoscaler's mark on a node that it is about to remove.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+
+/// Who is asked about.
+#[derive(Clone)]
+pub(crate) enum Of {
+    Kubelet,
+    Proxy {
+        /// Holds this node, once it is known.
+        node: Store<Node>,
+        name: String,
+    },
+}
+
+/// An answer: code, content type, body.
+type Answer = (StatusCode, &'static str, String);
+
+impl Of {
+    fn answer(&self, method: &Method, path: &str, now: Timestamp) -> Answer {
+        const TEXT: &str = "text/plain; charset=utf-8";
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return (StatusCode::METHOD_NOT_ALLOWED, TEXT, "405 method not allowed\n".into());
+        }
+        match (self, path) {
+            (Self::Kubelet, "/healthz" | "/healthz/ping" | "/healthz/log" | "/healthz/syncloop") => {
+                (StatusCode::OK, TEXT, "ok".into())
+            }
+            (Self::Proxy { node, name }, "/healthz" | "/livez") => {
+                let eligible = is_eligible(node.get(&ObjectKey::cluster(name)).as_deref());
+                // As upstream: a node that goes takes no new traffic, but its proxy is alive until it has gone.
+                let healthy = eligible || path == "/livez";
+                let code = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                let body = json!({"lastUpdated": now, "currentTime": now, "nodeEligible": eligible});
+                (code, "application/json", body.to_string())
+            }
+            _ => (StatusCode::NOT_FOUND, TEXT, "404 page not found\n".into()),
+        }
+    }
+}
+
+/// Whether load balancers may send to this node. An unknown node is no node that goes.
+fn is_eligible(node: Option<&Node>) -> bool {
+    let Some(node) = node else { return true };
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    node.metadata.deletion_timestamp.is_none() && taints.into_iter().all(|taint| taint.key != TO_BE_DELETED)
+}
+
+/// Answers at `address` until `scope` is cancelled.
+pub(crate) async fn serve(address: SocketAddr, of: Of, scope: Scope) -> Result<(), BoxError> {
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) => {
+                warn!(%address, error = &error as &dyn Error, "/healthz cannot be answered there; trying again")
+            }
+        }
+        tokio::select! {
+            () = scope.cancelled() => return Ok(()),
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    };
+    info!(%address, "/healthz is answered");
+    let connections = scope.child("health connections");
+    serve_plain(listener, LIMITS, &connections, move |request: Request<_>| {
+        let (code, kind, body) = of.answer(request.method(), request.uri().path(), Timestamp::now());
+        async move { response(code, kind, body) }
+    })
+    .await;
+    Ok(())
+}
+
+fn response(
+    code: StatusCode,
+    kind: &'static str,
+    body: String,
+) -> Response<http_body_util::Full<bytes::Bytes>> {
+    let mut response = Response::new(http_body_util::Full::new(body.into()));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_goes_takes_no_new_traffic() {
+        assert!(is_eligible(None));
+        let node = |value: serde_json::Value| serde_json::from_value::<Node>(value).unwrap();
+        assert!(is_eligible(Some(&node(
+            json!({"metadata": {}, "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}})
+        ))));
+        let marked =
+            json!({"metadata": {}, "spec": {"taints": [{"key": TO_BE_DELETED, "effect": "NoSchedule"}]}});
+        assert!(!is_eligible(Some(&node(marked))));
+        assert!(!is_eligible(Some(&node(
+            json!({"metadata": {"deletionTimestamp": "2026-11-21T10:00:00Z"}})
+        ))));
+    }
+
+    #[tokio::test]
+    async fn everybody_is_answered_on_the_path_and_only_there() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let scope = Scope::root("test");
+        let within = scope.clone();
+        scope.spawn("health", async move { serve(address, Of::Kubelet, within).await.unwrap() });
+        let ask = async |line: &str| {
+            let mut stream = loop {
+                match tokio::net::TcpStream::connect(address).await {
+                    Ok(stream) => break stream,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            };
+            let request = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let answer = ask("GET /healthz").await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nok"), "{answer}");
+        assert!(ask("GET /metrics").await.starts_with("HTTP/1.1 404"));
+        assert!(ask("POST /healthz").await.starts_with("HTTP/1.1 405"));
+        scope.close(Duration::from_secs(5)).await;
+    }
+}

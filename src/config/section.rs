@@ -18,6 +18,9 @@ macro_rules! set {
 }
 pub(crate) use set;
 
+/// More known fields than this are no help in a message.
+const MANY: usize = 30;
+
 /// One map of the document, read field by field. What nobody took by [`Section::finish`] is unknown.
 pub(crate) struct Section<'a> {
     /// The path of this map, such as `network`; empty at the top.
@@ -247,7 +250,8 @@ impl<'a> Section<'a> {
             let near = self.known.iter().min_by_key(|known| distance(known, &entry.key));
             let hint = match near {
                 Some(known) if distance(known, &entry.key) <= 3 => format!("; did you mean \"{known}\"?"),
-                _ => format!("; known here: {}", self.known.join(", ")),
+                _ if self.known.len() <= MANY => format!("; known here: {}", self.known.join(", ")),
+                _ => String::new(),
             };
             let text = format!("unknown field{hint}");
             self.mistakes.push(Mistake::new(entry.line, join(&self.path, &entry.key), text));

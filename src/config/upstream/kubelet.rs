@@ -9,11 +9,11 @@ use super::{
         Place::{Alone, Field},
         Table, flag,
     },
-    shared::{self, Fixed, fixed},
+    shared::{self, Fixed, NodeName, fixed},
 };
 use crate::{
     Components, Config, Mistake, NetworkProvider, Serving,
-    forms::{self, HostAddress, Subdomain, UnixSocket},
+    forms::{self, HostAddress, UnixSocket},
     node_agent,
     section::{Section, set},
     tree::Node,
@@ -149,6 +149,12 @@ const ACCEPTED: &[Flag] = &[
         "how much is logged: up to 3 info, 4 and 5 debug, above it trace",
     ),
     flag("logging-format", Text, Field("logging.format"), "text or json"),
+    flag(
+        "log-flush-frequency",
+        Text,
+        Field("logging.flushFrequency"),
+        "no difference: each line is written as it comes",
+    ),
     flag(
         "anonymous-auth",
         Switch,
@@ -344,7 +350,7 @@ fn alone(config: &mut Config, given: &Given, mistakes: &mut Vec<Mistake>) {
         config.state_dir.clone_from(&root);
         config.kubelet.root_dir = root;
     }
-    config.node.name = section.parsed::<Subdomain>("hostname-override", "a node name").map(Into::into);
+    config.node.name = section.parsed::<NodeName>("hostname-override", "a node name").map(Into::into);
     config.node.ip = section.parsed::<HostAddress>("node-ip", "an IP address of this machine").map(|ip| ip.0);
     for (key, value) in section.texts("node-labels").into_iter().flatten() {
         if let Some(mistake) = forms::label_mistake(&key, &value) {

@@ -11,9 +11,9 @@ use super::{
         Place::{Alone, Field},
         Table, flag,
     },
-    shared::{self, Fixed, MaybePort, fixed},
+    shared::{self, Fixed, MaybePort, NodeName, fixed},
 };
-use crate::{Components, Config, Mistake, forms::Subdomain, section::Section, tree::Node};
+use crate::{Components, Config, Mistake, section::Section, tree::Node};
 
 pub(super) const FLAGS: Table = Table {
     program: "kube-proxy",
@@ -59,6 +59,12 @@ const ACCEPTED: &[Flag] = &[
         "how much is logged: up to 3 info, 4 and 5 debug, above it trace",
     ),
     flag("logging-format", Text, Field("logging.format"), "text or json"),
+    flag(
+        "log-flush-frequency",
+        Text,
+        Field("logging.flushFrequency"),
+        "no difference: each line is written as it comes",
+    ),
     flag("feature-gates", Map, Field("featureGates"), "only gates that say what is so anyway"),
     flag(
         "nodeport-addresses",
@@ -133,7 +139,7 @@ pub(super) fn read(root: Node, given: &Given, mistakes: &mut Vec<Mistake>) -> Co
     let mut section = Section::new(String::new(), root, mistakes);
     shared::kind(&mut section, FLAGS.kind, FLAGS.api_version);
     connection(&mut config, &mut section, given.is_on("cleanup"));
-    config.node.name = section.parsed::<Subdomain>("hostnameOverride", "a node name").map(Into::into);
+    config.node.name = section.parsed::<NodeName>("hostnameOverride", "a node name").map(Into::into);
     healthz(&mut config, &mut section, port);
     mode(&mut section);
     pods(&mut config, &mut section);

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     Config, LogFormat,
+    forms::Subdomain,
     section::{Section, set},
 };
 
@@ -66,6 +67,23 @@ pub(super) type Fixed = (&'static str, &'static [&'static str], &'static str);
 pub(super) fn fixed(section: &mut Section<'_>, fields: &[Fixed]) {
     for (field, allowed, why) in fields {
         section.only(field, allowed, why);
+    }
+}
+
+/// A node's name. As upstream: host names need not be lower case, node names are.
+pub(super) struct NodeName(String);
+
+impl FromStr for NodeName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.trim().to_lowercase().parse::<Subdomain>().map(|name| Self(name.into()))
+    }
+}
+
+impl From<NodeName> for String {
+    fn from(name: NodeName) -> Self {
+        name.0
     }
 }
 

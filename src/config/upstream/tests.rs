@@ -17,7 +17,7 @@ const KUBEADM_PROXY: &str = include_str!("testdata/kubeadm-kube-proxy.yaml");
 /// The flags of kubeadm's unit, and those of its `kubeadm-flags.env`.
 const KUBEADM_FLAGS: &str = "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf --kubeconfig=/etc/kubernetes/kubelet.conf \
                              --config=/var/lib/kubelet/config.yaml --container-runtime-endpoint=unix:///run/crio.sock \
-                             --pod-infra-container-image=registry.k8s.io/pause:3.10 --hostname-override=worker-1";
+                             --pod-infra-container-image=registry.k8s.io/pause:3.10 --hostname-override=Worker-1";
 
 type Program = fn(&[String], Box<dyn FnOnce(&Path) -> io::Result<String>>) -> Result<Asked, ConfigError>;
 const KUBELET: Program = |arguments, read| kubelet(arguments, read);
@@ -197,6 +197,7 @@ fn what_is_not_there_may_say_upstreams_default_and_nothing_else() {
         ("shutdownGracePeriod: 30s", "shutdownGracePeriod: cannot be 30s"),
         ("kubeReserved: {cpu: 100m}", "kubeReserved: cannot be cpu=100m"),
         ("maxPod: 7", "3: maxPod: unknown field; did you mean \"maxPods\"?"),
+        ("whateverElse: 7", "3: whateverElse: unknown field\n"),
         ("tlsCertFile: /a", "tlsPrivateKeyFile: a certificate and its key go together"),
         ("staticPodPath: here", "3: staticPodPath: \"here\" is not a path (it must begin with /)"),
         (
@@ -206,7 +207,7 @@ fn what_is_not_there_may_say_upstreams_default_and_nothing_else() {
         ("maxParallelImagePulls: 4\nserializeImagePulls: true", "maxParallelImagePulls: is more than 1"),
         ("crashLoopBackOff: {maxContainerRestartPeriod: 1h}", "must be between 1s and 300s"),
     ] {
-        let told = configured(line).expect_err(line);
+        let told = configured(line).expect_err(line) + "\n";
         assert!(told.contains(expected), "{line}: {told}");
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
 use k8s_openapi::api::{
     core::v1::{Service, ServicePort, ServiceSpec},
     discovery::v1::EndpointSlice,
@@ -68,11 +69,14 @@ fn model_port(
     Some(PortModel {
         proto: proto(port.protocol.as_deref())?,
         port: u16::try_from(port.port).ok()?,
-        external_ips: external_ips(service, spec, cluster_ip.is_ipv6()),
+        external_ips: parsed(spec.external_ips.iter().flatten(), cluster_ip.is_ipv6()),
+        balancer_ips: balancer_ips(service, spec, cluster_ip.is_ipv6()),
+        source_ranges: source_ranges(spec, cluster_ip.is_ipv6()),
         node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
         affinity: affinity(spec),
         internal: targets(&found, is_local(&spec.internal_traffic_policy)),
         external: targets(&found, is_local(&spec.external_traffic_policy)),
+        cluster: targets(&found, false).endpoints,
         serving: serving(&found),
         cluster_ip,
         name,
@@ -89,7 +93,16 @@ fn affinity(spec: &ServiceSpec) -> Option<Duration> {
     Some(Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(10_800)))
 }
 
-fn external_ips(service: &Service, spec: &ServiceSpec, ipv6: bool) -> BTreeSet<IpAddr> {
+fn is_balanced(spec: &ServiceSpec) -> bool {
+    spec.type_.as_deref() == Some("LoadBalancer")
+}
+
+/// The addresses of one family; what is none is passed over.
+fn parsed<'a>(texts: impl Iterator<Item = &'a String>, ipv6: bool) -> BTreeSet<IpAddr> {
+    texts.filter_map(|ip| ip.parse().ok()).filter(|ip: &IpAddr| ip.is_ipv6() == ipv6).collect()
+}
+
+fn balancer_ips(service: &Service, spec: &ServiceSpec, ipv6: bool) -> BTreeSet<IpAddr> {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
     let balanced = balancer
         .into_iter()
@@ -97,14 +110,26 @@ fn external_ips(service: &Service, spec: &ServiceSpec, ipv6: bool) -> BTreeSet<I
         // With ipMode Proxy the load balancer sends to a node port by itself (KEP-1860).
         .filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"))
         .filter_map(|ingress| ingress.ip.as_ref());
-    let is_balanced = spec.type_.as_deref() == Some("LoadBalancer");
-    spec.external_ips
+    parsed(balanced.filter(|_| is_balanced(spec)), ipv6)
+}
+
+/// Only where there is a load balancer. A range that lets everybody in is as none; where all ranges are of the other
+/// family, nobody may come: that is no reason to let everybody in.
+fn source_ranges(spec: &ServiceSpec, ipv6: bool) -> BTreeSet<IpNet> {
+    let all: BTreeSet<IpNet> = spec
+        .load_balancer_source_ranges
         .iter()
         .flatten()
-        .chain(balanced.filter(|_| is_balanced))
-        .filter_map(|ip| ip.parse().ok())
-        .filter(|ip: &IpAddr| ip.is_ipv6() == ipv6)
-        .collect()
+        .filter(|_| is_balanced(spec))
+        .filter_map(|net| net.trim().parse().ok())
+        .map(|net: IpNet| net.trunc())
+        .collect();
+    let own: BTreeSet<IpNet> = all.iter().copied().filter(|net| net.addr().is_ipv6() == ipv6).collect();
+    match own.iter().any(|net| net.prefix_len() == 0) {
+        true => BTreeSet::new(),
+        false if own.is_empty() => all,
+        false => own,
+    }
 }
 
 #[cfg(test)]

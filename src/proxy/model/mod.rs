@@ -1,16 +1,20 @@
 //! What Services should do, free of how the kernel does it.
 //!
 //! One [`ServiceModel`] per Service, made from the Service and its EndpointSlices alone, so that a change
-//! to one of them costs that one. Renderers (`nftables`, later `iptables` and `ipvs`) turn it into rules.
+//! to one of them costs that one. The modes (`nftables`, `iptables`, `ipvs`) turn it into what the kernel takes;
+//! where a connection goes, and what becomes of one that has nowhere to go, is decided here for all of them ([`Door`]).
 
 mod build;
+mod door;
 mod endpoints;
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
 pub use netlink::nft::Proto;
 
 pub use build::build;
+pub use door::{Door, Entrance, Otherwise, Pool, Via, Way};
 
 /// One port of one Service, as rules name it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +40,13 @@ pub struct ServiceModel {
     pub ports: Vec<PortModel>,
 }
 
+impl ServiceModel {
+    /// The ports of one address family.
+    pub fn ports_of(&self, ipv6: bool) -> impl Iterator<Item = &PortModel> {
+        self.ports.iter().filter(move |port| port.is_ipv6() == ipv6)
+    }
+}
+
 /// One port in one address family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortModel {
@@ -43,8 +54,12 @@ pub struct PortModel {
     pub proto: Proto,
     pub port: u16,
     pub cluster_ip: IpAddr,
-    /// Addresses from outside that lead here: `externalIPs` and those of the load balancer.
+    /// `externalIPs`: addresses from outside that lead here.
     pub external_ips: BTreeSet<IpAddr>,
+    /// Addresses of the load balancer, whose packets come as they were sent to it.
+    pub balancer_ips: BTreeSet<IpAddr>,
+    /// Who may come by a load balancer's address (`loadBalancerSourceRanges`); everybody where it is empty.
+    pub source_ranges: BTreeSet<IpNet>,
     pub node_port: Option<u16>,
     /// `sessionAffinity: ClientIP` with its timeout.
     pub affinity: Option<Duration>,
@@ -52,6 +67,8 @@ pub struct PortModel {
     pub internal: Targets,
     /// Where connections from outside go.
     pub external: Targets,
+    /// Endpoints of the whole cluster that take traffic, whatever the policies say.
+    pub cluster: BTreeSet<Endpoint>,
     /// Every endpoint that still answers, whether it takes new connections or not.
     pub serving: BTreeSet<Endpoint>,
 }
@@ -71,4 +88,10 @@ pub struct Targets {
 pub struct Endpoint {
     pub ip: IpAddr,
     pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&std::net::SocketAddr::new(self.ip, self.port), f)
+    }
 }

@@ -15,11 +15,12 @@ use netlink::{
 use proxy::{
     flows::{Flows, forget},
     model::{Endpoint, PortModel, PortName, Proto, ServiceModel, Targets},
-    nftables::{PodRange, Programmed, plan, plan_all},
+    nftables::{Layout, PodRange, Programmed, Role, plan, plan_all},
 };
 
 const CLUSTER_IP: &str = "10.96.0.10";
 const NODE: &str = "192.0.2.1";
+const LAYOUT: Layout = Layout { family: Family::Ip, pods: PodRange(None), role: Role::Translate };
 
 fn dns(endpoints: &[u8]) -> ServiceModel {
     let endpoints: BTreeSet<Endpoint> =
@@ -31,10 +32,13 @@ fn dns(endpoints: &[u8]) -> ServiceModel {
         port: 53,
         cluster_ip: CLUSTER_IP.parse().unwrap(),
         external_ips: BTreeSet::new(),
+        balancer_ips: BTreeSet::new(),
+        source_ranges: BTreeSet::new(),
         node_port: Some(30053),
         affinity: None,
         internal: targets.clone(),
         external: targets,
+        cluster: endpoints.clone(),
         serving: endpoints,
     };
     ServiceModel { created: 0, ports: vec![port] }
@@ -75,7 +79,7 @@ impl Proxy {
             programmed: Programmed::default(),
             flows: Flows::default(),
         };
-        let first = plan_all([(&1, &ServiceModel::default())], Family::Ip, PodRange(None));
+        let first = plan_all([(&1, &ServiceModel::default())], LAYOUT);
         proxy.socket.commit(&first.transaction).await.unwrap();
         proxy.programmed.accept(first);
         proxy
@@ -83,7 +87,7 @@ impl Proxy {
 
     /// Writes rules, then reconciles flows if that is due; how many were forgotten.
     async fn change(&mut self, model: &ServiceModel) -> Option<usize> {
-        let plan = plan(&self.programmed, [(&1, model)], Family::Ip, PodRange(None));
+        let plan = plan(&self.programmed, [(&1, model)], LAYOUT);
         self.socket.commit(&plan.transaction).await.unwrap();
         self.programmed.accept(plan);
         self.flows.change(&1, model);

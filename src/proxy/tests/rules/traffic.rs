@@ -1,0 +1,243 @@
+//! The same traffic in each mode that this kernel has.
+
+use std::{collections::BTreeSet, io::ErrorKind, net::IpAddr, time::Duration};
+
+use proxy::{
+    Heard, Mode, Rules,
+    iptables::{Flavour, Iptables, remove_chains},
+    model::ServiceModel,
+    nftables::{Nftables, Role, remove_tables},
+};
+
+use crate::{
+    bed::{Bed, NODE, ask, config, on_a_node, reaches, run},
+    models::{local_targets, service, targets, with},
+};
+
+/// Runs a case in each mode.
+macro_rules! in_each_mode {
+    ($($case:ident,)*) => {
+        mod nftables {
+            $(#[test]
+            fn $case() {
+                super::on_a_node(async |bed| {
+                    let rules = super::Nftables::open(&super::config(), super::Role::Translate).unwrap();
+                    super::$case(bed, rules).await;
+                    assert!(super::remove_tables().await.unwrap());
+                });
+            })*
+        }
+        mod iptables_nft {
+            $(#[test]
+            fn $case() {
+                super::on_a_node(async |bed| super::$case(bed, super::iptables(super::Flavour::Nft).await).await);
+            })*
+        }
+        mod iptables_legacy {
+            $(#[test]
+            fn $case() {
+                super::on_a_node(async |bed| super::$case(bed, super::iptables(super::Flavour::Legacy).await).await);
+            })*
+        }
+    };
+}
+
+async fn iptables(flavour: Flavour) -> Iptables<u8> {
+    let config = proxy::Config { mode: Mode::Iptables, ..config() };
+    Iptables::open_in(&config, Some(flavour)).await.unwrap()
+}
+
+in_each_mode![
+    connections_reach_every_endpoint_and_only_those,
+    what_has_no_endpoints_is_refused_and_comes_back,
+    a_client_stays_with_its_endpoint,
+    a_local_policy_from_outside_keeps_to_this_node_and_the_clients_address,
+    a_local_policy_inside_keeps_to_this_node,
+    a_pod_reaches_itself_through_its_service,
+    a_load_balancer_lets_in_its_source_ranges_alone,
+    a_node_port_is_not_loopbacks,
+    rules_that_somebody_flushes_come_back,
+];
+
+async fn write(rules: &mut impl Rules<u8>, changed: impl IntoIterator<Item = (u8, ServiceModel)>) {
+    rules.write(&changed.into_iter().collect::<Vec<_>>()).await.unwrap();
+}
+
+fn refused(result: std::io::Result<crate::bed::Answer>) {
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+fn dropped(result: std::io::Result<crate::bed::Answer>) {
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::TimedOut);
+}
+
+async fn connections_reach_every_endpoint_and_only_those(bed: Bed, mut rules: impl Rules<u8>) {
+    rules.write_all(&[(1, service(1, &[1, 2, 3]))]).await.unwrap();
+    let all = BTreeSet::from([1, 2, 3]);
+    for (address, port) in [("10.96.0.1", 80), (NODE, 30001)] {
+        assert_eq!(reaches(address, port), all, "the node, {address}");
+        assert_eq!(bed.pods[0].reaches(address, port), all, "a pod, {address}");
+        assert_eq!(bed.outside.reaches(address, port), all, "outside, {address}");
+    }
+    // A pod's own address is seen by another.
+    write(&mut rules, [(1, service(1, &[2]))]).await;
+    assert_eq!(reaches("10.96.0.1", 80), BTreeSet::from([2]));
+    assert_eq!(bed.pods[0].ask("10.96.0.1", 80).unwrap().client.to_string(), "10.244.0.1");
+    // Of many changes at once, each counts.
+    write(&mut rules, [(1, service(1, &[3])), (2, service(2, &[1])), (3, service(3, &[]))]).await;
+    assert_eq!(reaches("10.96.0.1", 80), BTreeSet::from([3]));
+    assert_eq!(bed.outside.reaches(NODE, 30002), BTreeSet::from([1]));
+    assert!(rules.audit().await.unwrap());
+}
+
+async fn what_has_no_endpoints_is_refused_and_comes_back(bed: Bed, mut rules: impl Rules<u8>) {
+    let outer = |endpoints: &[u8]| {
+        with(service(1, endpoints), |port| {
+            port.external_ips.insert("192.0.2.9".parse().unwrap());
+        })
+    };
+    rules.write_all(&[(1, outer(&[]))]).await.unwrap();
+    let entrances = [("10.96.0.1", 80), (NODE, 30001), ("192.0.2.9", 80)];
+    for round in 0..2 {
+        for (address, port) in entrances {
+            refused(ask(address, port));
+            refused(bed.pods[0].ask(address, port));
+            refused(bed.outside.ask(address, port));
+        }
+        write(&mut rules, [(1, outer(&[1]))]).await;
+        for (address, port) in entrances {
+            assert_eq!(bed.outside.reaches(address, port), BTreeSet::from([1]), "{address} {round}");
+        }
+        write(&mut rules, [(1, outer(&[]))]).await;
+    }
+    assert!(rules.audit().await.unwrap());
+}
+
+async fn a_client_stays_with_its_endpoint(bed: Bed, mut rules: impl Rules<u8>) {
+    let sticky =
+        |endpoints: &[u8]| with(service(1, endpoints), |port| port.affinity = Some(Duration::from_secs(60)));
+    rules.write_all(&[(1, sticky(&[1, 2, 3]))]).await.unwrap();
+    let first = bed.outside.reaches(NODE, 30001);
+    assert_eq!(first.len(), 1);
+    // The same by another entrance.
+    assert_eq!(bed.outside.reaches("10.96.0.1", 80), first);
+    let others: Vec<u8> = (1..=3).filter(|number| !first.contains(number)).collect();
+    write(&mut rules, [(1, sticky(&others))]).await;
+    assert_eq!(bed.outside.reaches("10.96.0.1", 80).len(), 1);
+}
+
+async fn a_local_policy_from_outside_keeps_to_this_node_and_the_clients_address(
+    bed: Bed,
+    mut rules: impl Rules<u8>,
+) {
+    let local = |here: &[u8], all: &[u8]| {
+        with(service(1, all), |port| {
+            port.external = local_targets(here, all);
+            port.external_ips.insert("192.0.2.9".parse().unwrap());
+        })
+    };
+    rules.write_all(&[(1, local(&[1, 2], &[1, 2, 3]))]).await.unwrap();
+    for (address, port) in [(NODE, 30001), ("192.0.2.9", 80)] {
+        assert_eq!(bed.outside.reaches(address, port), BTreeSet::from([1, 2]));
+        let client = bed.outside.ask(address, port).unwrap().client;
+        assert_eq!(client.to_string(), "192.0.2.254", "nobody stands between");
+        // This cluster is not outside.
+        assert_eq!(bed.pods[0].reaches(address, port), BTreeSet::from([1, 2, 3]));
+        assert_eq!(reaches(address, port), BTreeSet::from([1, 2, 3]));
+    }
+    // Inside, the policy of outside says nothing.
+    assert_eq!(bed.outside.reaches("10.96.0.1", 80), BTreeSet::from([1, 2, 3]));
+
+    write(&mut rules, [(1, local(&[], &[3]))]).await;
+    dropped(bed.outside.ask(NODE, 30001));
+    dropped(bed.outside.ask("192.0.2.9", 80));
+    assert_eq!(bed.pods[0].reaches(NODE, 30001), BTreeSet::from([3]));
+    assert_eq!(reaches(NODE, 30001), BTreeSet::from([3]));
+    assert!(rules.audit().await.unwrap());
+}
+
+async fn a_local_policy_inside_keeps_to_this_node(bed: Bed, mut rules: impl Rules<u8>) {
+    let local = |here: &[u8]| with(service(1, &[1, 3]), |port| port.internal = local_targets(here, &[1, 3]));
+    rules.write_all(&[(1, local(&[1]))]).await.unwrap();
+    assert_eq!(bed.pods[1].reaches("10.96.0.1", 80), BTreeSet::from([1]));
+    assert_eq!(bed.outside.reaches(NODE, 30001), BTreeSet::from([1, 3]));
+    write(&mut rules, [(1, local(&[]))]).await;
+    dropped(bed.pods[1].ask("10.96.0.1", 80));
+}
+
+async fn a_pod_reaches_itself_through_its_service(bed: Bed, mut rules: impl Rules<u8>) {
+    rules.write_all(&[(1, service(1, &[1]))]).await.unwrap();
+    let answer = bed.pods[0].ask("10.96.0.1", 80).unwrap();
+    assert_eq!(answer.endpoint, 1);
+    assert_ne!(answer.client.to_string(), "10.244.0.1");
+}
+
+async fn a_load_balancer_lets_in_its_source_ranges_alone(bed: Bed, mut rules: impl Rules<u8>) {
+    let balanced = |range: &str| {
+        let range = range.parse().unwrap();
+        with(service(1, &[1]), |port| {
+            port.balancer_ips.insert("192.0.2.10".parse().unwrap());
+            port.source_ranges.insert(range);
+        })
+    };
+    rules.write_all(&[(1, balanced("192.0.2.254/32"))]).await.unwrap();
+    assert_eq!(bed.outside.reaches("192.0.2.10", 80), BTreeSet::from([1]));
+    dropped(bed.pods[1].ask("192.0.2.10", 80));
+    write(&mut rules, [(1, balanced("10.244.0.2/32"))]).await;
+    assert_eq!(bed.pods[1].reaches("192.0.2.10", 80), BTreeSet::from([1]));
+    dropped(bed.outside.ask("192.0.2.10", 80));
+    // Other entrances have no ranges.
+    assert_eq!(bed.outside.reaches(NODE, 30001), BTreeSet::from([1]));
+    assert!(rules.audit().await.unwrap());
+}
+
+async fn a_node_port_is_not_loopbacks(_bed: Bed, mut rules: impl Rules<u8>) {
+    rules.write_all(&[(1, service(1, &[1])), (2, service(2, &[]))]).await.unwrap();
+    let _own = std::net::TcpListener::bind(("127.0.0.1", 30002)).unwrap();
+    refused(ask("127.0.0.1", 30001));
+    std::net::TcpStream::connect(("127.0.0.1", 30002)).expect("what listens there is reached");
+}
+
+async fn rules_that_somebody_flushes_come_back(bed: Bed, mut rules: impl Rules<u8>) {
+    run("nft add table ip stranger
+         nft add chain ip stranger c");
+    let services = [(1, service(1, &[1])), (2, with(service(2, &[]), |port| port.external = targets(&[])))];
+    rules.write_all(&services).await.unwrap();
+    assert!(rules.audit().await.unwrap());
+    run("for f in nft legacy; do
+           iptables-$f -w -t nat -N STRANGER; iptables-$f -w -t nat -A STRANGER -j RETURN
+         done");
+    assert!(rules.audit().await.unwrap(), "what others add is theirs");
+    // Our own changes are no alarm.
+    write(&mut rules, [(1, service(1, &[2])), (3, service(3, &[1]))]).await;
+    write(&mut rules, [(3, ServiceModel::default())]).await;
+    let silence = tokio::time::timeout(Duration::from_millis(300), rules.heard()).await;
+    assert!(silence.is_err(), "heard {silence:?}");
+    run("for f in nft legacy; do for t in nat filter; do
+           iptables-$f -w -t $t -F; iptables-$f -w -t $t -X; iptables-$f -w -t $t -N STRANGER
+         done; done
+         nft delete table ip coracle-proxy 2>/dev/null || true");
+    if rules.audit_every() >= Duration::from_secs(60) {
+        let heard = tokio::time::timeout(Duration::from_secs(5), rules.heard()).await.unwrap().unwrap();
+        assert!(matches!(heard, Heard::Broken | Heard::Perhaps));
+    }
+    assert!(!rules.audit().await.unwrap());
+    refused_or_lost(&bed);
+    rules.write_all(&services).await.unwrap();
+    assert!(rules.audit().await.unwrap());
+    assert_eq!(bed.outside.reaches("10.96.0.1", 80), BTreeSet::from([1]));
+    refused(bed.outside.ask(NODE, 30002));
+    let removed = (remove_tables().await.unwrap(), remove_chains().await.unwrap());
+    assert!(removed.0 != removed.1, "one mode had rules: {removed:?}");
+    run("nft list chain ip stranger c >/dev/null
+         for f in nft legacy; do iptables-$f -w -t nat -n -L STRANGER >/dev/null; done
+         ! nft list ruleset | grep -E 'KUBE|coracle-proxy'
+         ! iptables-legacy-save | grep KUBE");
+    // Something to remove for what ends the case.
+    rules.write_all(&[]).await.unwrap();
+}
+
+fn refused_or_lost(bed: &Bed) {
+    assert!(bed.outside.ask("10.96.0.1", 80).is_err());
+    let _node: IpAddr = NODE.parse().unwrap();
+}

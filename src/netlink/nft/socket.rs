@@ -8,8 +8,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::{
     encode::{self, message},
     model::{Change, TableName, Transaction},
-    wire::{Reader, Writer},
 };
+use crate::wire::{Reader, Writer};
 
 /// The kernel takes a batch as one datagram: room for some ten thousand Services.
 const SEND_BUFFER_BYTES: usize = 64 << 20;

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use client::{Client, Recorder, Store};
-use config::{Config, NetworkProvider};
+use config::{Config, NetworkProvider, ProxyMode};
 use k8s_openapi::api::core::v1::Service;
 use kubelet::{
     KubeletConfig,
@@ -14,6 +14,7 @@ use kubelet::{
     worker::ports::Probes,
 };
 use lifecycle::{BoxError, Scope};
+use netlink::nft::Family;
 use network::ProviderConfig;
 use tracing::warn;
 
@@ -65,6 +66,22 @@ pub(crate) fn network_config(config: &Config, place: &NodePlace) -> network::Con
         mtu: network.mtu,
         tunnel: network::Tunnel { vni: network.vxlan.0, port: network.vxlan.1 },
         plugin_binary: None,
+    }
+}
+
+/// What the proxy is told.
+pub(crate) fn proxy_config(config: &Config, place: &NodePlace) -> proxy::Config {
+    proxy::Config {
+        mode: match config.proxy.mode {
+            ProxyMode::Nftables => proxy::Mode::Nftables,
+            ProxyMode::Iptables => proxy::Mode::Iptables,
+            ProxyMode::Ipvs => proxy::Mode::Ipvs,
+        },
+        node_name: place.name.clone(),
+        pod_ranges: vec![config.network.pod_cidr],
+        families: vec![Family::Ip],
+        node_ports: config.network.node_ports,
+        scheduler: proxy::ipvs::Scheduler::named(config.proxy.ipvs_scheduler).unwrap_or_default(),
     }
 }
 

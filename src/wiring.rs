@@ -16,7 +16,6 @@ use config::Config;
 use join::{ClientRotation, ServingRotation};
 use k8s_openapi::api::core::v1::Node;
 use lifecycle::{OnFailure, Scope, Supervisor};
-use netlink::nft::Family;
 use network::Nodes;
 use pki::{Directory, Profile, tls::Serving};
 use tokio::net::TcpListener;
@@ -212,12 +211,7 @@ struct Cluster {
 fn start_node(config: &Config, cluster: Cluster, supervisor: &mut Supervisor) {
     let Cluster { place, client, reads, nodes, tls } = cluster;
     if config.components.proxy {
-        let settings = proxy::Config {
-            node_name: place.name.clone(),
-            pod_ranges: vec![config.network.pod_cidr],
-            families: vec![Family::Ip],
-        };
-        start_proxy(supervisor, settings, reads.clone());
+        start_proxy(supervisor, node::proxy_config(config, &place), reads.clone());
     }
     if config.components.kubelet {
         // The network first: the kubelet ends no pod that the network could not take down.
@@ -330,6 +324,6 @@ fn start_dns(supervisor: &mut Supervisor, settings: dns::Config, client: Client,
 fn start_proxy(supervisor: &mut Supervisor, settings: proxy::Config, cache: Cache) {
     supervisor.start("proxy", OnFailure::Restart, move |scope| {
         let (settings, cache) = (settings.clone(), cache.clone());
-        async move { Ok(proxy::run(settings, proxy::NetfilterKernel::open()?, &cache, scope).await?) }
+        async move { Ok(proxy::run(settings, &cache, scope).await?) }
     });
 }

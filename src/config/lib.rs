@@ -37,6 +37,7 @@ pub struct Config {
     pub network: Network,
     pub runtime: Runtime,
     pub kubelet: Kubelet,
+    pub proxy: Proxy,
     pub dns: Dns,
     pub components: Components,
     pub logging: Logging,
@@ -135,6 +136,22 @@ pub enum CgroupDriver {
     Systemd,
 }
 
+/// How Services are made reachable from this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    pub mode: ProxyMode,
+    /// The kernel's name of how IPVS chooses an endpoint, such as `rr`; for [`ProxyMode::Ipvs`] only.
+    pub ipvs_scheduler: &'static str,
+}
+
+/// How the kernel is told of Services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyMode {
+    Nftables,
+    Iptables,
+    Ipvs,
+}
+
 /// The cluster's DNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dns {
@@ -201,6 +218,7 @@ impl Default for Config {
                 cluster_domain: "cluster.local".into(),
                 resolv_conf: "/etc/resolv.conf".into(),
             },
+            proxy: Proxy { mode: ProxyMode::Nftables, ipvs_scheduler: "rr" },
             dns: Dns { port: 10053 },
             components: Components {
                 kubelet: true,

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use crate::{
-    CgroupDriver, Config, LogFormat, Mistake, NetworkProvider,
+    CgroupDriver, Config, LogFormat, Mistake, NetworkProvider, ProxyMode,
     forms::{self, AbsolutePath, HostAddress, LogFilter, Subdomain, UnixSocket},
     section::Section,
     tree::{self, Node},
@@ -48,6 +48,7 @@ fn document(root: Node, base: &Config, mistakes: &mut Vec<Mistake>) -> Config {
     network(&mut config, top.section("network"));
     runtime(&mut config, top.section("runtime"));
     kubelet(&mut config, top.section("kubelet"));
+    proxy(&mut config, top.section("proxy"));
     dns(&mut config, top.section("dns"));
     components(&mut config, top.section("components"));
     logging(&mut config, top.section("logging"));
@@ -154,6 +155,24 @@ fn kubelet(config: &mut Config, mut section: Section<'_>) {
     section.finish();
 }
 
+fn proxy(config: &mut Config, mut section: Section<'_>) {
+    let proxy = &mut config.proxy;
+    let modes =
+        [("nftables", ProxyMode::Nftables), ("iptables", ProxyMode::Iptables), ("ipvs", ProxyMode::Ipvs)];
+    set!(proxy.mode, section.choice("mode", &modes));
+    let mode = proxy.mode;
+    let mut ipvs = section.section("ipvs");
+    let schedulers = ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "mh"];
+    if let Some(scheduler) = ipvs.choice("scheduler", &schedulers.map(|name| (name, name))) {
+        proxy.ipvs_scheduler = scheduler;
+        if mode != ProxyMode::Ipvs {
+            ipvs.mistake(ipvs.line(), "scheduler", "only mode ipvs takes a scheduler");
+        }
+    }
+    ipvs.finish();
+    section.finish();
+}
+
 fn dns(config: &mut Config, mut section: Section<'_>) {
     set!(config.dns.port, section.number::<u16>("port", 1, 65535));
     section.finish();
@@ -240,6 +259,18 @@ mod tests {
             (above.network.pod_cidr.to_string(), above.network.mtu),
             ("10.8.0.0/16".into(), Some(1400))
         );
+    }
+
+    #[test]
+    fn services_are_made_reachable_in_the_mode_that_is_named() {
+        let proxy = |text: &str| config(&format!("kind: CoracleConfiguration\n{text}")).map(|c| c.proxy);
+        assert_eq!(proxy("").unwrap().mode, ProxyMode::Nftables);
+        assert_eq!(proxy("proxy: {mode: iptables}").unwrap().mode, ProxyMode::Iptables);
+        assert_eq!(proxy("proxy: {mode: ipvs, ipvs: {scheduler: lc}}").unwrap().ipvs_scheduler, "lc");
+        let wrong = mistakes("kind: CoracleConfiguration\nproxy:\n  mode: userspace\n");
+        assert_eq!(wrong, ["3: proxy.mode: \"userspace\" is none of: nftables, iptables, ipvs"]);
+        let wrong = mistakes("kind: CoracleConfiguration\nproxy:\n  ipvs: {scheduler: lc}\n");
+        assert_eq!(wrong, ["3: proxy.ipvs.scheduler: only mode ipvs takes a scheduler"]);
     }
 
     #[test]

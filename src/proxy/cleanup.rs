@@ -8,19 +8,21 @@ use crate::{
 };
 
 /// Removes everything that the proxy has in the kernel, of whatever mode. Each is tried; what failed is told.
-pub async fn cleanup() -> Vec<ProxyError> {
+///
+/// `node_ports` is the range of ports of Services of type NodePort: IPVS's servers carry no other mark of whose they are.
+pub async fn cleanup(node_ports: (u16, u16)) -> Vec<ProxyError> {
     let mut failed = Vec::new();
     for mode in Mode::ALL {
-        failed.extend(remove(mode).await.err());
+        failed.extend(remove(mode, node_ports).await.err());
     }
     failed
 }
 
 /// Removes what modes other than this one left, which serves already. True when nothing of them is left.
-pub(crate) async fn after_switch_to(now: Mode) -> bool {
+pub(crate) async fn after_switch_to(now: Mode, node_ports: (u16, u16)) -> bool {
     let mut clean = true;
     for mode in Mode::ALL.into_iter().filter(|mode| !shares_table(*mode, now)) {
-        match remove(mode).await {
+        match remove(mode, node_ports).await {
             Ok(true) => info!(%mode, %now, "removed the service rules of another mode"),
             Ok(false) => {}
             Err(error) => {
@@ -39,11 +41,11 @@ fn shares_table(mode: Mode, now: Mode) -> bool {
 }
 
 /// Whether there was anything.
-async fn remove(mode: Mode) -> Result<bool, ProxyError> {
+async fn remove(mode: Mode, node_ports: (u16, u16)) -> Result<bool, ProxyError> {
     let removed = match mode {
         Mode::Nftables => nftables::remove_tables().await.map_err(WriteError::from),
         Mode::Iptables => iptables::remove_chains().await.map_err(WriteError::from),
-        Mode::Ipvs => ipvs::remove_servers().await.map_err(WriteError::from),
+        Mode::Ipvs => ipvs::remove_servers(node_ports).await.map_err(WriteError::from),
     };
     removed.map_err(|source| ProxyError::Cleanup { mode, source })
 }

@@ -54,7 +54,7 @@ pub async fn run(config: Config, cache: &Cache, scope: Scope) -> Result<(), Prox
             program(config, rules, cache, scope).await
         }
         Mode::Ipvs => {
-            let rules = Ipvs::open(&config, Role::BesideIpvs)?;
+            let rules = Ipvs::open(&config).await?;
             program(config, rules, cache, scope).await
         }
     }
@@ -72,7 +72,7 @@ async fn program(
         () = world.wait_synced() => {}
     }
     let mut due = Due::first(Instant::now(), rules.audit_every());
-    let mut proxy = Proxy { mode: config.mode, rules, world, flows: Flows::default(), alone: false };
+    let mut proxy = Proxy { config, rules, world, flows: Flows::default(), alone: false };
     let mut failures = 0;
     loop {
         let result = match proxy.wake(&due, &scope).await? {
@@ -156,7 +156,7 @@ async fn at(moment: Option<Instant>) {
 
 /// What the loop keeps.
 struct Proxy<R> {
-    mode: Mode,
+    config: Config,
     rules: R,
     world: World,
     flows: Flows<ObjectKey>,
@@ -186,7 +186,7 @@ impl<R: Rules<ObjectKey>> Proxy<R> {
         tell(&written.shadowed);
         self.flows.change_all(services.iter().map(|(key, model)| (key, model)));
         info!(
-            mode = %self.mode,
+            mode = %self.config.mode,
             services = services.len(),
             elapsed_ms = started.elapsed().as_millis(),
             "wrote all service rules"
@@ -198,7 +198,7 @@ impl<R: Rules<ObjectKey>> Proxy<R> {
     /// Another mode's rules serve until ours do.
     async fn be_alone(&mut self) {
         if !self.alone {
-            self.alone = after_switch_to(self.mode).await;
+            self.alone = after_switch_to(self.config.mode, self.config.node_ports).await;
         }
     }
 
@@ -243,7 +243,7 @@ impl<R: Rules<ObjectKey>> Proxy<R> {
 
     async fn audit(&mut self, due: &mut Due) -> Result<(), WriteError> {
         if !self.rules.audit().await? {
-            warn!(mode = %self.mode, "the kernel's service rules are not ours; writing them anew");
+            warn!(mode = %self.config.mode, "the kernel's service rules are not ours; writing them anew");
             due.anew = Some(Instant::now());
         }
         self.be_alone().await;

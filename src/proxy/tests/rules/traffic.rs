@@ -1,10 +1,11 @@
 //! The same traffic in each mode that this kernel has.
 
-use std::{collections::BTreeSet, io::ErrorKind, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, io::ErrorKind, time::Duration};
 
 use proxy::{
     Heard, Mode, Rules,
     iptables::{Flavour, Iptables, remove_chains},
+    ipvs::Ipvs,
     model::ServiceModel,
     nftables::{Nftables, Role, remove_tables},
 };
@@ -14,50 +15,83 @@ use crate::{
     models::{local_targets, service, targets, with},
 };
 
-/// Runs a case in each mode.
-macro_rules! in_each_mode {
-    ($($case:ident,)*) => {
-        mod nftables {
-            $(#[test]
-            fn $case() {
-                super::on_a_node(async |bed| {
-                    let rules = super::Nftables::open(&super::config(), super::Role::Translate).unwrap();
-                    super::$case(bed, rules).await;
-                    assert!(super::remove_tables().await.unwrap());
-                });
-            })*
-        }
-        mod iptables_nft {
-            $(#[test]
-            fn $case() {
-                super::on_a_node(async |bed| super::$case(bed, super::iptables(super::Flavour::Nft).await).await);
-            })*
-        }
-        mod iptables_legacy {
-            $(#[test]
-            fn $case() {
-                super::on_a_node(async |bed| super::$case(bed, super::iptables(super::Flavour::Legacy).await).await);
-            })*
+/// Runs cases in one mode, each a test with these attributes.
+macro_rules! in_mode {
+    ($mode:ident: $rules:expr, $attributes:tt, $($case:ident,)*) => {
+        mod $mode {
+            use super::*;
+
+            $(case! { $rules, $attributes, $case })*
         }
     };
+}
+
+macro_rules! case {
+    ($rules:expr, [$($attributes:tt)*], $case:ident) => {
+        $($attributes)*
+        #[test]
+        fn $case() {
+            on_a_node(async |bed| super::$case(bed, $rules.await).await);
+        }
+    };
+}
+
+/// What every mode does alike, and more.
+macro_rules! common {
+    ($mode:ident: $rules:expr, $attributes:tt, $($more:ident,)*) => {
+        in_mode! {
+            $mode: $rules, $attributes,
+            connections_reach_every_endpoint_and_only_those,
+            what_has_no_endpoints_is_refused_and_comes_back,
+            a_client_stays_with_its_endpoint,
+            a_local_policy_from_outside_keeps_to_this_node_and_the_clients_address,
+            a_local_policy_inside_keeps_to_this_node,
+            a_pod_reaches_itself_through_its_service,
+            a_load_balancer_lets_in_its_source_ranges_alone,
+            a_node_port_is_not_loopbacks,
+            $($more,)*
+        }
+    };
+}
+
+common! {
+    nftables: nftables(), [],
+    a_client_stays_with_its_endpoint_by_whatever_entrance,
+    this_cluster_is_not_outside,
+    rules_that_somebody_flushes_come_back,
+}
+common! {
+    iptables_nft: iptables(Flavour::Nft), [],
+    a_client_stays_with_its_endpoint_by_whatever_entrance,
+    this_cluster_is_not_outside,
+    rules_that_somebody_flushes_come_back,
+}
+common! {
+    iptables_legacy: iptables(Flavour::Legacy), [],
+    a_client_stays_with_its_endpoint_by_whatever_entrance,
+    this_cluster_is_not_outside,
+    rules_that_somebody_flushes_come_back,
+}
+common! {
+    ipvs: ipvs(), [#[ignore = "the kernel needs the modules ip_vs and dummy, as that of the virtual machines has"]],
+    a_pool_of_this_node_is_taken_before_others,
+    servers_and_addresses_that_somebody_removes_come_back,
+    an_endpoint_that_goes_keeps_its_connections,
+    what_is_for_no_port_of_a_service_is_refused,
+}
+
+async fn nftables() -> Nftables<u8> {
+    Nftables::open(&config(), Role::Translate).unwrap()
+}
+
+async fn ipvs() -> Ipvs<u8> {
+    Ipvs::open(&proxy::Config { mode: Mode::Ipvs, ..config() }).await.unwrap()
 }
 
 async fn iptables(flavour: Flavour) -> Iptables<u8> {
     let config = proxy::Config { mode: Mode::Iptables, ..config() };
     Iptables::open_in(&config, Some(flavour)).await.unwrap()
 }
-
-in_each_mode![
-    connections_reach_every_endpoint_and_only_those,
-    what_has_no_endpoints_is_refused_and_comes_back,
-    a_client_stays_with_its_endpoint,
-    a_local_policy_from_outside_keeps_to_this_node_and_the_clients_address,
-    a_local_policy_inside_keeps_to_this_node,
-    a_pod_reaches_itself_through_its_service,
-    a_load_balancer_lets_in_its_source_ranges_alone,
-    a_node_port_is_not_loopbacks,
-    rules_that_somebody_flushes_come_back,
-];
 
 async fn write(rules: &mut impl Rules<u8>, changed: impl IntoIterator<Item = (u8, ServiceModel)>) {
     rules.write(&changed.into_iter().collect::<Vec<_>>()).await.unwrap();
@@ -117,33 +151,40 @@ async fn a_client_stays_with_its_endpoint(bed: Bed, mut rules: impl Rules<u8>) {
     let sticky =
         |endpoints: &[u8]| with(service(1, endpoints), |port| port.affinity = Some(Duration::from_secs(60)));
     rules.write_all(&[(1, sticky(&[1, 2, 3]))]).await.unwrap();
-    let first = bed.outside.reaches(NODE, 30001);
+    let first = bed.outside.reaches("10.96.0.1", 80);
     assert_eq!(first.len(), 1);
-    // The same by another entrance.
-    assert_eq!(bed.outside.reaches("10.96.0.1", 80), first);
     let others: Vec<u8> = (1..=3).filter(|number| !first.contains(number)).collect();
     write(&mut rules, [(1, sticky(&others))]).await;
-    assert_eq!(bed.outside.reaches("10.96.0.1", 80).len(), 1);
+    let second = bed.outside.reaches("10.96.0.1", 80);
+    assert_eq!(second.len(), 1);
+    assert_ne!(first, second);
+}
+
+async fn a_client_stays_with_its_endpoint_by_whatever_entrance(bed: Bed, mut rules: impl Rules<u8>) {
+    let sticky = with(service(1, &[1, 2, 3]), |port| port.affinity = Some(Duration::from_secs(60)));
+    rules.write_all(&[(1, sticky)]).await.unwrap();
+    let first = bed.outside.reaches(NODE, 30001);
+    assert_eq!(first.len(), 1);
+    assert_eq!(bed.outside.reaches("10.96.0.1", 80), first);
+}
+
+/// External traffic to these endpoints of the node, of all.
+fn local(here: &[u8], all: &[u8]) -> ServiceModel {
+    with(service(1, all), |port| {
+        port.external = local_targets(here, all);
+        port.external_ips.insert("192.0.2.9".parse().unwrap());
+    })
 }
 
 async fn a_local_policy_from_outside_keeps_to_this_node_and_the_clients_address(
     bed: Bed,
     mut rules: impl Rules<u8>,
 ) {
-    let local = |here: &[u8], all: &[u8]| {
-        with(service(1, all), |port| {
-            port.external = local_targets(here, all);
-            port.external_ips.insert("192.0.2.9".parse().unwrap());
-        })
-    };
     rules.write_all(&[(1, local(&[1, 2], &[1, 2, 3]))]).await.unwrap();
     for (address, port) in [(NODE, 30001), ("192.0.2.9", 80)] {
         assert_eq!(bed.outside.reaches(address, port), BTreeSet::from([1, 2]));
         let client = bed.outside.ask(address, port).unwrap().client;
         assert_eq!(client.to_string(), "192.0.2.254", "nobody stands between");
-        // This cluster is not outside.
-        assert_eq!(bed.pods[0].reaches(address, port), BTreeSet::from([1, 2, 3]));
-        assert_eq!(reaches(address, port), BTreeSet::from([1, 2, 3]));
     }
     // Inside, the policy of outside says nothing.
     assert_eq!(bed.outside.reaches("10.96.0.1", 80), BTreeSet::from([1, 2, 3]));
@@ -151,9 +192,78 @@ async fn a_local_policy_from_outside_keeps_to_this_node_and_the_clients_address(
     write(&mut rules, [(1, local(&[], &[3]))]).await;
     dropped(bed.outside.ask(NODE, 30001));
     dropped(bed.outside.ask("192.0.2.9", 80));
-    assert_eq!(bed.pods[0].reaches(NODE, 30001), BTreeSet::from([3]));
-    assert_eq!(reaches(NODE, 30001), BTreeSet::from([3]));
+    for (address, port) in [(NODE, 30001), ("192.0.2.9", 80)] {
+        assert_eq!(bed.pods[0].reaches(address, port), BTreeSet::from([3]), "{address}");
+        assert_eq!(reaches(address, port), BTreeSet::from([3]), "{address}");
+    }
     assert!(rules.audit().await.unwrap());
+}
+
+async fn this_cluster_is_not_outside(bed: Bed, mut rules: impl Rules<u8>) {
+    rules.write_all(&[(1, local(&[1, 2], &[1, 2, 3]))]).await.unwrap();
+    for (address, port) in [(NODE, 30001), ("192.0.2.9", 80)] {
+        assert_eq!(bed.pods[0].reaches(address, port), BTreeSet::from([1, 2, 3]));
+        assert_eq!(reaches(address, port), BTreeSet::from([1, 2, 3]));
+    }
+}
+
+/// Of IPVS, which has one set of real servers for whoever comes by an address.
+async fn a_pool_of_this_node_is_taken_before_others(bed: Bed, mut rules: impl Rules<u8>) {
+    rules.write_all(&[(1, local(&[1, 2], &[1, 2, 3]))]).await.unwrap();
+    assert_eq!(bed.pods[0].reaches(NODE, 30001), BTreeSet::from([1, 2]));
+    assert_eq!(reaches(NODE, 30001), BTreeSet::from([1, 2]));
+}
+
+async fn servers_and_addresses_that_somebody_removes_come_back(bed: Bed, mut rules: impl Rules<u8>) {
+    let services = [(1, service(1, &[1])), (2, service(2, &[]))];
+    rules.write_all(&services).await.unwrap();
+    assert!(rules.audit().await.unwrap());
+    run("ip link del kube-ipvs0");
+    assert!(!rules.audit().await.unwrap());
+    rules.write_all(&services).await.unwrap();
+    assert!(rules.audit().await.unwrap());
+    let server = netlink::ipvs::VirtualServer {
+        address: [10, 96, 0, 1].into(),
+        proto: proxy::model::Proto::Tcp,
+        port: 80,
+    };
+    let mut socket = netlink::ipvs::Socket::open().unwrap();
+    assert!(socket.remove_server(&server).unwrap());
+    // Somebody else's, on an address and a port that are not ours.
+    let other = netlink::ipvs::VirtualServer { address: [192, 0, 2, 77].into(), ..server };
+    let choice = netlink::ipvs::Choice { scheduler: "rr".into(), persistence: None };
+    socket.add_server(&other, &choice).unwrap();
+    assert!(!rules.audit().await.unwrap());
+    rules.write_all(&services).await.unwrap();
+    assert!(rules.audit().await.unwrap());
+    assert_eq!(bed.outside.reaches("10.96.0.1", 80), BTreeSet::from([1]));
+    write(&mut rules, [(2, ServiceModel::default())]).await;
+    assert!(rules.audit().await.unwrap());
+    run("! ip addr show dev kube-ipvs0 | grep -q 10.96.0.2/");
+    assert!(proxy::cleanup((30000, 32767)).await.is_empty());
+    run("! ip link show dev kube-ipvs0 2>/dev/null");
+    let left = socket.servers().unwrap();
+    assert_eq!(left, [(other, choice)]);
+}
+
+async fn an_endpoint_that_goes_keeps_its_connections(bed: Bed, mut rules: impl Rules<u8>) {
+    rules.write_all(&[(1, service(1, &[1]))]).await.unwrap();
+    // Its connections are remembered for a while after their end.
+    assert_eq!(bed.outside.reaches("10.96.0.1", 80), BTreeSet::from([1]));
+    write(&mut rules, [(1, service(1, &[2]))]).await;
+    assert_eq!(bed.outside.reaches("10.96.0.1", 80), BTreeSet::from([2]));
+    assert!(rules.tidy_after().is_some(), "it is looked at again");
+    rules.tidy().await.unwrap();
+    assert!(rules.audit().await.unwrap());
+}
+
+async fn what_is_for_no_port_of_a_service_is_refused(bed: Bed, mut rules: impl Rules<u8>) {
+    rules.write_all(&[(1, service(1, &[1]))]).await.unwrap();
+    // On every address of the node, and so on the Service's too.
+    let _own = std::net::TcpListener::bind(("0.0.0.0", 81)).unwrap();
+    refused(bed.outside.ask("10.96.0.1", 81));
+    refused(bed.pods[0].ask("10.96.0.1", 81));
+    bed.outside.run(|| std::net::TcpStream::connect((NODE, 81)).unwrap());
 }
 
 async fn a_local_policy_inside_keeps_to_this_node(bed: Bed, mut rules: impl Rules<u8>) {
@@ -222,22 +332,27 @@ async fn rules_that_somebody_flushes_come_back(bed: Bed, mut rules: impl Rules<u
         assert!(matches!(heard, Heard::Broken | Heard::Perhaps));
     }
     assert!(!rules.audit().await.unwrap());
-    refused_or_lost(&bed);
+    assert!(bed.outside.ask("10.96.0.1", 80).is_err());
     rules.write_all(&services).await.unwrap();
     assert!(rules.audit().await.unwrap());
     assert_eq!(bed.outside.reaches("10.96.0.1", 80), BTreeSet::from([1]));
     refused(bed.outside.ask(NODE, 30002));
-    let removed = (remove_tables().await.unwrap(), remove_chains().await.unwrap());
-    assert!(removed.0 != removed.1, "one mode had rules: {removed:?}");
+    let (tables, chains) = (remove_tables().await.unwrap(), remove_chains().await.unwrap());
+    assert!(tables != chains, "one mode had rules: {tables}, {chains}");
     run("nft list chain ip stranger c >/dev/null
          for f in nft legacy; do iptables-$f -w -t nat -n -L STRANGER >/dev/null; done
          ! nft list ruleset | grep -E 'KUBE|coracle-proxy'
          ! iptables-legacy-save | grep KUBE");
-    // Something to remove for what ends the case.
-    rules.write_all(&[]).await.unwrap();
 }
 
-fn refused_or_lost(bed: &Bed) {
-    assert!(bed.outside.ask("10.96.0.1", 80).is_err());
-    let _node: IpAddr = NODE.parse().unwrap();
+#[test]
+fn a_kernel_without_ipvs_is_told_with_what_helps() {
+    on_a_node(async |_| match Ipvs::<u8>::open(&config()).await {
+        Ok(_) => {}
+        Err(error) => {
+            let text = lifecycle::Chain(&error).to_string();
+            assert!(text.contains("module ip_vs is not loaded") && text.contains("modprobe ip_vs"), "{text}");
+            assert!(text.contains("another proxy.mode"), "{text}");
+        }
+    });
 }

@@ -19,7 +19,7 @@ pub async fn cleanup(node_ports: (u16, u16)) -> Vec<ProxyError> {
 }
 
 /// Removes what modes other than this one left, which serves already. True when nothing of them is left.
-pub(crate) async fn after_switch_to(now: Mode, node_ports: (u16, u16)) -> bool {
+pub async fn after_switch_to(now: Mode, node_ports: (u16, u16)) -> bool {
     let mut clean = true;
     for mode in Mode::ALL.into_iter().filter(|mode| !shares_table(*mode, now)) {
         match remove(mode, node_ports).await {

@@ -31,5 +31,5 @@ mod task;
 
 pub use apply::{Config, Heard, Key, Mode, ProxyError, Rules, WriteError, Written};
 pub use claims::Shadowed;
-pub use cleanup::cleanup;
+pub use cleanup::{after_switch_to, cleanup};
 pub use task::run;

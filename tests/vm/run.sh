@@ -239,6 +239,15 @@ uninstall() {
   [ ! -s "$VM_DIR/left" ] || { echo "the uninstaller left:" >&2; cat "$VM_DIR/left" >&2; return 1; }
 }
 
+# The proxy's own tests of IPVS, which need a kernel that has it; in network namespaces, so that the machine's Services do not notice.
+ipvs_traffic() {
+  local tests
+  tests=$(cargo test --locked -p proxy --test rules --no-run --message-format json | grep -o '"executable":"[^"]*"' | tail -n 1 | cut -d'"' -f4)
+  strip -o "$VM_DIR/rules" "$tests"
+  give 2 "$VM_DIR/rules" /root
+  on 2 /root/rules --test-threads=1 --include-ignored ipvs
+}
+
 # A node's Services in each mode, one after the other: served by its own rules alone, from the node itself, by its node port and
 # from the other node, with and without endpoints on it.
 proxy_mode() {
@@ -275,7 +284,7 @@ proxy_modes() {
   for mode in nftables iptables ipvs iptables nftables; do proxy_mode $mode; done
 }
 
-all="web agent_killed upgrade proxy_modes reboot power_cut partition uninstall"
+all="web agent_killed upgrade ipvs_traffic proxy_modes reboot power_cut partition uninstall"
 
 # --- running them
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, io::ErrorKind, time::Duration};
 
+use netlink::nft::Family;
 use proxy::{
     Heard, Mode, Rules,
     iptables::{Flavour, Iptables, remove_chains},
@@ -73,7 +74,7 @@ common! {
     rules_that_somebody_flushes_come_back,
 }
 common! {
-    ipvs: ipvs(), [#[ignore = "the kernel needs the modules ip_vs and dummy, as that of the virtual machines has"]],
+    ipvs: ipvs(), [#[ignore = "the kernel needs the modules ip_vs and dummy: tests/vm/run.sh ipvs_traffic"]],
     a_pool_of_this_node_is_taken_before_others,
     servers_and_addresses_that_somebody_removes_come_back,
     an_endpoint_that_goes_keeps_its_connections,
@@ -353,6 +354,110 @@ fn a_kernel_without_ipvs_is_told_with_what_helps() {
             let text = lifecycle::Chain(&error).to_string();
             assert!(text.contains("module ip_vs is not loaded") && text.contains("modprobe ip_vs"), "{text}");
             assert!(text.contains("another proxy.mode"), "{text}");
+        }
+    });
+}
+
+/// Both families; what is asked for is on this node itself.
+async fn ipv6_is_served(mut rules: impl Rules<u8>) {
+    let (service_ip, endpoint) =
+        ("fd00:96::1", proxy::model::Endpoint { ip: "fd00:244::9".parse().unwrap(), port: 8080 });
+    run("ip addr add fd00:244::9/128 dev lo nodad
+         ip -6 route add default dev lo");
+    let listener = std::net::TcpListener::bind((endpoint.ip, endpoint.port)).unwrap();
+    std::thread::spawn(move || {
+        use std::io::Write as _;
+        listener.incoming().for_each(|stream| drop(stream.unwrap().write_all(b"9 ::1")));
+    });
+    let dual = |endpoints: &[proxy::model::Endpoint]| {
+        let mut model = service(1, &[1]);
+        let mut port = model.ports[0].clone();
+        port.cluster_ip = service_ip.parse().unwrap();
+        port.cluster = endpoints.iter().copied().collect();
+        port.internal.endpoints = port.cluster.clone();
+        port.external.endpoints = port.cluster.clone();
+        model.ports.push(port);
+        model
+    };
+    rules.write_all(&[(1, dual(&[endpoint]))]).await.unwrap();
+    assert_eq!(ask(service_ip, 80).unwrap().endpoint, 9);
+    assert_eq!(reaches("10.96.0.1", 80), BTreeSet::from([1]));
+    assert!(rules.audit().await.unwrap());
+    write(&mut rules, [(1, dual(&[]))]).await;
+    refused(ask(service_ip, 80));
+    assert_eq!(reaches("10.96.0.1", 80), BTreeSet::from([1]));
+    write(&mut rules, [(1, ServiceModel::default())]).await;
+    assert!(rules.audit().await.unwrap());
+}
+
+fn dual(mode: Mode) -> proxy::Config {
+    proxy::Config { mode, families: vec![Family::Ip, Family::Ip6], ..config() }
+}
+
+#[test]
+fn ipv6_is_served_by_nftables() {
+    on_a_node(async |_bed| {
+        ipv6_is_served(Nftables::open(&dual(Mode::Nftables), Role::Translate).unwrap()).await
+    });
+}
+
+#[test]
+fn ipv6_is_served_by_iptables() {
+    on_a_node(async |_bed| {
+        let rules = Iptables::open_in(&dual(Mode::Iptables), Some(Flavour::Nft)).await;
+        ipv6_is_served(rules.unwrap()).await;
+    });
+}
+
+#[test]
+#[ignore = "the kernel needs the modules ip_vs and dummy: tests/vm/run.sh ipvs_traffic"]
+fn ipv6_is_served_by_ipvs() {
+    on_a_node(async |_bed| ipv6_is_served(Ipvs::open(&dual(Mode::Ipvs)).await.unwrap()).await);
+}
+
+/// Writes the same in one mode after the other, as starts with another configuration do.
+async fn switch(bed: &Bed, mode: Mode) {
+    let services = [(1, service(1, &[1, 2])), (2, service(2, &[]))];
+    match mode {
+        Mode::Nftables => drop(nftables().await.write_all(&services).await.unwrap()),
+        Mode::Iptables => drop(iptables(Flavour::Nft).await.write_all(&services).await.unwrap()),
+        Mode::Ipvs => drop(ipvs().await.write_all(&services).await.unwrap()),
+    }
+    // Before what was there is taken away, and after.
+    for clean in [false, true] {
+        if clean {
+            assert!(proxy::after_switch_to(mode, (30000, 32767)).await);
+        }
+        assert_eq!(bed.outside.reaches("10.96.0.1", 80), BTreeSet::from([1, 2]), "{mode}, {clean}");
+        assert_eq!(bed.pods[0].reaches(NODE, 30001), BTreeSet::from([1, 2]), "{mode}, {clean}");
+        refused(bed.outside.ask("10.96.0.2", 80));
+    }
+    let found = [
+        ("nft list table ip coracle-proxy", mode != Mode::Iptables),
+        ("iptables-nft-save -t nat | grep KUBE-SERVICES", mode == Mode::Iptables),
+        ("ip link show kube-ipvs0", mode == Mode::Ipvs),
+    ];
+    for (command, there) in found {
+        run(&format!("{} {command} >/dev/null 2>&1", if there { "" } else { "!" }));
+    }
+}
+
+#[test]
+fn a_switch_of_mode_has_no_gap_and_leaves_nothing() {
+    on_a_node(async |bed| {
+        for mode in [Mode::Nftables, Mode::Iptables, Mode::Nftables] {
+            switch(&bed, mode).await;
+        }
+    });
+}
+
+#[test]
+#[ignore = "the kernel needs the modules ip_vs and dummy: tests/vm/run.sh ipvs_traffic"]
+fn a_switch_to_ipvs_and_from_it_has_no_gap_and_leaves_nothing() {
+    on_a_node(async |bed| {
+        use Mode::{Iptables, Ipvs, Nftables};
+        for mode in [Nftables, Ipvs, Iptables, Ipvs, Nftables] {
+            switch(&bed, mode).await;
         }
     });
 }

@@ -8,7 +8,7 @@
 //!
 //! - `model/` is what Services should do; `claims.rs` which of two Services has an address that both want.
 //! - `nftables/`, `iptables/` and `ipvs/` are how the kernel does it, each with a pure `plan.rs` and an `apply.rs` that
-//!   is its [`Rules`]; `flows/` what UDP flows it must forget.
+//!   is its [`Rules`]; `flows/` what UDP flows it must forget; `health/` what load balancers are told.
 //! - `task.rs` is the loop, which knows no mode; `apply.rs` what it needs of one; `cleanup.rs` what is left of another.
 //!
 //! Invariants:
@@ -22,6 +22,7 @@ mod apply;
 mod claims;
 mod cleanup;
 pub mod flows;
+pub mod health;
 pub mod iptables;
 pub mod ipvs;
 pub mod model;

@@ -4,6 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use client::{Cache, ObjectKey};
 use lifecycle::{Backoff, Scope};
+use netlink::nft::Family;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -12,6 +13,7 @@ use crate::{
     claims::Shadowed,
     cleanup::after_switch_to,
     flows::{Flows, FlowsError, Leads, forget},
+    health::Checks,
     iptables::Iptables,
     ipvs::Ipvs,
     model::ServiceModel,
@@ -72,7 +74,9 @@ async fn program(
         () = world.wait_synced() => {}
     }
     let mut due = Due::first(Instant::now(), rules.audit_every());
-    let mut proxy = Proxy { config, rules, world, flows: Flows::default(), alone: false };
+    let ipv6 = config.families.contains(&Family::Ip6);
+    let checks = Checks::new(&scope, ipv6);
+    let mut proxy = Proxy { config, rules, world, flows: Flows::default(), checks, alone: false };
     let mut failures = 0;
     loop {
         let result = match proxy.wake(&due, &scope).await? {
@@ -160,6 +164,7 @@ struct Proxy<R> {
     rules: R,
     world: World,
     flows: Flows<ObjectKey>,
+    checks: Checks<ObjectKey>,
     /// What other modes left is taken away.
     alone: bool,
 }
@@ -185,6 +190,7 @@ impl<R: Rules<ObjectKey>> Proxy<R> {
         let written = self.rules.write_all(&services).await?;
         tell(&written.shadowed);
         self.flows.change_all(services.iter().map(|(key, model)| (key, model)));
+        self.checks.change_all(services.iter().map(|(key, model)| (key, model)));
         info!(
             mode = %self.config.mode,
             services = services.len(),
@@ -219,6 +225,7 @@ impl<R: Rules<ObjectKey>> Proxy<R> {
         for (key, model) in &services {
             self.flows.change(key, model);
         }
+        self.checks.change(services.iter().map(|(key, model)| (key, model)));
         Ok(())
     }
 

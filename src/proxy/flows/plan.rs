@@ -158,7 +158,7 @@ mod tests {
             cluster: endpoints.clone(),
             serving: endpoints,
         };
-        ServiceModel { created: 0, ports: vec![port] }
+        ServiceModel { created: 0, ports: vec![port], health: None }
     }
 
     /// Whether a flow to `to` that is answered by `by` is stale, on a node with the address 192.0.2.1.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     claims,
-    model::{Endpoint, Entrance, Otherwise, Pool, PortModel, ServiceModel, Via, Way},
+    model::{Endpoint, Entrance, Otherwise, Pool, PortModel, Proto, ServiceModel, Via, Way},
     nftables::PodRange,
 };
 
@@ -32,6 +32,14 @@ pub(super) fn render(service: &ServiceModel, ipv6: bool, pods: PodRange) -> Wish
             wish.claim(entrance, via, shared(port, entrance, via));
         }
         chains(&mut wish.own, port, pods);
+    }
+    if let Some((port, answer)) = &service.health {
+        let entrance = Entrance::NodePort { ipv6, proto: Proto::Tcp, port: *port };
+        let why = comment(format!("{}/{} health check node port", answer.namespace, answer.service));
+        // Whatever the host's own filter says.
+        let rule = format!("{why} {} -j ACCEPT", to_port(entrance));
+        let accept = SharedRule { table: Table::Filter, chain: NODE_PORTS, rule };
+        wish.claim(entrance, Via::NodePort, vec![accept]);
     }
     wish
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 };
 
 use super::{
-    PortModel, PortName, Proto, ServiceModel,
+    Answer, PortModel, PortName, Proto, ServiceModel,
     endpoints::{candidates, serving, targets},
 };
 
@@ -29,7 +29,29 @@ pub fn build(service: &Service, slices: &[&EndpointSlice], node: &str) -> Servic
     }
     // One without a time has no age to insist on.
     let created = service.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
-    if ports.is_empty() { ServiceModel::default() } else { ServiceModel { created, ports } }
+    if ports.is_empty() {
+        return ServiceModel::default();
+    }
+    let health = health(service, spec, &ports);
+    ServiceModel { created, ports, health }
+}
+
+/// A load balancer is told by which nodes a local policy lets it come.
+fn health(service: &Service, spec: &ServiceSpec, ports: &[PortModel]) -> Option<(u16, Answer)> {
+    let number =
+        spec.health_check_node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)?;
+    if !is_balanced(spec) || spec.external_traffic_policy.as_deref() != Some("Local") {
+        return None;
+    }
+    // A pod counts once, however many ports it has.
+    let local: BTreeSet<IpAddr> =
+        ports.iter().flat_map(|port| &port.external.endpoints).map(|endpoint| endpoint.ip).collect();
+    let answer = Answer {
+        namespace: service.metadata.namespace.clone()?,
+        service: service.metadata.name.clone()?,
+        local_endpoints: local.len(),
+    };
+    Some((number, answer))
 }
 
 /// The cluster IPs of both families; none for a headless Service.
@@ -186,6 +208,35 @@ mod tests {
         let model = build(&web(&json!({"externalTrafficPolicy": "Local"})), &[&slice], "a");
         assert!(model.ports[0].external.elsewhere && model.ports[0].external.endpoints.is_empty());
         assert_eq!(ips(&model.ports[0].internal), ["10.244.1.1:8080"]);
+    }
+
+    #[test]
+    fn a_load_balancer_is_told_how_many_endpoints_this_node_has() {
+        let slice = slice(
+            &json!([{"addresses": ["10.244.1.1"], "nodeName": "a"}, {"addresses": ["10.244.2.1"], "nodeName": "b"}]),
+        );
+        let local =
+            json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000});
+        let health = build(&web(&local), &[&slice], "a").health;
+        assert_eq!(health.map(|(port, answer)| (port, answer.local_endpoints)), Some((31000, 1)));
+        assert_eq!(build(&web(&json!({"healthCheckNodePort": 31000})), &[&slice], "a").health, None);
+    }
+
+    #[test]
+    fn ranges_of_the_other_family_let_nobody_in_and_everybodys_everybody() {
+        let ranges = |ranges: &[&str]| {
+            let spec = json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges});
+            build(&web(&spec), &[], "a").ports[0].source_ranges.len()
+        };
+        assert_eq!(ranges(&["192.0.2.0/24", "2001:db8::/32"]), 1);
+        assert_eq!(ranges(&["2001:db8::/32"]), 1);
+        assert_eq!(ranges(&["0.0.0.0/0", "192.0.2.0/24"]), 0);
+        assert_eq!(
+            build(&web(&json!({"loadBalancerSourceRanges": ["192.0.2.0/24"]})), &[], "a").ports[0]
+                .source_ranges
+                .len(),
+            0
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
 use ipnet::IpNet;
 pub use netlink::nft::Proto;
 
+pub use crate::health::Answer;
 pub use build::build;
 pub use door::{Door, Entrance, Otherwise, Pool, Via, Way};
 
@@ -38,6 +39,8 @@ pub struct ServiceModel {
     /// When the Service was created, in seconds since 1970: of two that claim one address, the older has it.
     pub created: i64,
     pub ports: Vec<PortModel>,
+    /// Where a load balancer asks whether this node has endpoints (`healthCheckNodePort`), and what it is told.
+    pub health: Option<(u16, Answer)>,
 }
 
 impl ServiceModel {

@@ -41,7 +41,7 @@ fn dns(endpoints: &[u8]) -> ServiceModel {
         cluster: endpoints.clone(),
         serving: endpoints,
     };
-    ServiceModel { created: 0, ports: vec![port] }
+    ServiceModel { created: 0, ports: vec![port], health: None }
 }
 
 fn endpoint_ip(last: u8) -> IpAddr {

@@ -8,7 +8,7 @@ use std::{
 
 use proptest::prelude::*;
 use proxy::{
-    model::{Endpoint, PortModel, PortName, Proto, ServiceModel, Targets},
+    model::{Answer, Endpoint, PortModel, PortName, Proto, ServiceModel, Targets},
     nftables::PodRange,
 };
 
@@ -33,6 +33,7 @@ pub(crate) fn local_targets(here: &[u8], all: &[u8]) -> Targets {
 pub(crate) fn service(number: u8, endpoints_at: &[u8]) -> ServiceModel {
     ServiceModel {
         created: i64::from(number),
+        health: None,
         ports: vec![PortModel {
             name: PortName {
                 namespace: "shop".into(),
@@ -80,6 +81,8 @@ pub(crate) fn one_of_each() -> Vec<(&'static str, ServiceModel)> {
         port.source_ranges.insert("203.0.113.0/24".parse().unwrap());
         port.internal = local_targets(&[], &[7]);
     });
+    let answer = Answer { namespace: "shop".into(), service: "web-5".into(), local_endpoints: 0 };
+    let balanced = ServiceModel { health: Some((31005, answer)), ..balanced };
     let elsewhere = with(service(6, &[8]), |port| port.external = local_targets(&[], &[8]));
     vec![
         ("a", service(1, &[1, 2])),

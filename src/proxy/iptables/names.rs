@@ -13,20 +13,10 @@ pub(super) const POSTROUTING: &str = "KUBE-POSTROUTING";
 pub(super) const MARK_MASQ: &str = "KUBE-MARK-MASQ";
 pub(super) const FORWARD: &str = "KUBE-FORWARD";
 pub(super) const PROXY_FIREWALL: &str = "KUBE-PROXY-FIREWALL";
-/// kube-proxy's, of packets to loopback's addresses; not made here, since node ports are closed there.
-const FIREWALL: &str = "KUBE-FIREWALL";
 
-const SHARED: [&str; 9] = [
-    CANARY,
-    SERVICES,
-    EXTERNAL_SERVICES,
-    NODE_PORTS,
-    POSTROUTING,
-    MARK_MASQ,
-    FORWARD,
-    PROXY_FIREWALL,
-    FIREWALL,
-];
+/// Without `KUBE-FIREWALL`, which a kubelet makes too and keeps.
+const SHARED: [&str; 8] =
+    [CANARY, SERVICES, EXTERNAL_SERVICES, NODE_PORTS, POSTROUTING, MARK_MASQ, FORWARD, PROXY_FIREWALL];
 const OF_ONE: [&str; 5] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-"];
 
 /// Whether a chain is a Service proxy's. A kubelet has chains by other names.
@@ -102,6 +92,6 @@ mod tests {
         assert_eq!(endpoint_chain(&port, &endpoint), "KUBE-SEP-SXIVWICOYRO3J4NJ");
         assert_eq!(base32(b"foobarbazq"), "MZXW6YTBOJRGC6TR");
         assert!(is_ours(&external_chain(&port)) && is_ours(SERVICES));
-        assert!(!is_ours("KUBE-KUBELET-CANARY") && !is_ours("KUBE-IPTABLES-HINT") && !is_ours("INPUT"));
+        assert!(!is_ours("KUBE-KUBELET-CANARY") && !is_ours("KUBE-FIREWALL") && !is_ours("INPUT"));
     }
 }

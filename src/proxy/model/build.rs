@@ -10,13 +10,13 @@ use k8s_openapi::api::{
 };
 
 use super::{
-    Answer, PortModel, PortName, Proto, ServiceModel,
+    Answer, Place, PortModel, PortName, Proto, ServiceModel,
     endpoints::{candidates, serving, targets},
 };
 
-/// The model of one Service on the node named `node`. `slices` are those of this Service.
+/// The model of one Service on the node at `place`. `slices` are those of this Service.
 #[must_use]
-pub fn build(service: &Service, slices: &[&EndpointSlice], node: &str) -> ServiceModel {
+pub fn build(service: &Service, slices: &[&EndpointSlice], place: &Place) -> ServiceModel {
     let Some(spec) = &service.spec else { return ServiceModel::default() };
     if spec.type_.as_deref() == Some("ExternalName") {
         return ServiceModel::default();
@@ -24,7 +24,7 @@ pub fn build(service: &Service, slices: &[&EndpointSlice], node: &str) -> Servic
     let mut ports = Vec::new();
     for cluster_ip in cluster_ips(spec) {
         for port in spec.ports.iter().flatten() {
-            ports.extend(model_port(service, spec, port, cluster_ip, slices, node));
+            ports.extend(model_port(service, spec, port, cluster_ip, slices, place));
         }
     }
     // One without a time has no age to insist on.
@@ -79,14 +79,14 @@ fn model_port(
     port: &ServicePort,
     cluster_ip: IpAddr,
     slices: &[&EndpointSlice],
-    node: &str,
+    place: &Place,
 ) -> Option<PortModel> {
     let name = PortName {
         namespace: service.metadata.namespace.clone()?,
         service: service.metadata.name.clone()?,
         port: port.name.clone().unwrap_or_default(),
     };
-    let found = candidates(slices, &name.port, cluster_ip.is_ipv6(), node);
+    let found = candidates(slices, &name.port, cluster_ip.is_ipv6(), place);
     let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
     Some(PortModel {
         proto: proto(port.protocol.as_deref())?,
@@ -161,6 +161,10 @@ mod tests {
     use super::*;
     use crate::model::Endpoint;
 
+    fn here() -> Place {
+        Place { node: "a".into(), zone: Some("east".into()) }
+    }
+
     fn service(spec: Value) -> Service {
         serde_json::from_value(json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec}))
             .unwrap()
@@ -187,7 +191,7 @@ mod tests {
             {"addresses": ["10.244.0.2"], "conditions": {"ready": false}},
             {"addresses": ["10.244.0.3"]}
         ]));
-        let model = build(&web(&json!({})), &[&slice], "a");
+        let model = build(&web(&json!({})), &[&slice], &here());
         assert_eq!(ips(&model.ports[0].internal), ["10.244.0.1:8080", "10.244.0.3:8080"]);
         assert_eq!(model.ports[0].node_port, Some(30080));
     }
@@ -198,14 +202,47 @@ mod tests {
             {"addresses": ["10.244.0.1"], "conditions": {"ready": false, "serving": true, "terminating": true}},
             {"addresses": ["10.244.0.2"], "conditions": {"ready": false, "serving": false, "terminating": true}}
         ]));
-        let model = build(&web(&json!({})), &[&slice], "a");
+        let model = build(&web(&json!({})), &[&slice], &here());
         assert_eq!(ips(&model.ports[0].internal), ["10.244.0.1:8080"]);
+    }
+
+    #[test]
+    fn hints_keep_traffic_near_while_every_endpoint_has_them() {
+        let endpoint = |last: u8, node: &str, hints: Value| json!({"addresses": [format!("10.244.0.{last}")], "nodeName": node, "hints": hints});
+        let zone = |zone: &str| json!({"forZones": [{"name": zone}]});
+        let near = |endpoints: Value| {
+            let model = build(&web(&json!({})), &[&slice(&endpoints)], &here());
+            assert_eq!(model.ports[0].cluster, model.ports[0].internal.endpoints);
+            ips(&model.ports[0].internal)
+                .iter()
+                .map(|at| at.split([':', '.']).nth(3).unwrap().parse().unwrap())
+                .collect::<Vec<u8>>()
+        };
+        let east_and_west = json!([endpoint(1, "b", zone("east")), endpoint(2, "c", zone("west"))]);
+        assert_eq!(near(east_and_west), [1]);
+        assert_eq!(
+            near(json!([endpoint(1, "b", zone("west")), endpoint(2, "c", zone("west"))])),
+            [1, 2],
+            "none is near"
+        );
+        assert_eq!(
+            near(json!([endpoint(1, "b", zone("east")), endpoint(2, "c", json!({}))])),
+            [1, 2],
+            "not all have hints"
+        );
+        let node = |node: &str| json!({"forZones": [{"name": "east"}], "forNodes": [{"name": node}]});
+        assert_eq!(near(json!([endpoint(1, "b", node("b")), endpoint(2, "a", node("a"))])), [2]);
+        assert_eq!(
+            near(json!([endpoint(1, "b", node("b")), endpoint(2, "c", node("c"))])),
+            [1, 2],
+            "by the zone then"
+        );
     }
 
     #[test]
     fn a_local_policy_keeps_to_this_node_and_knows_of_others() {
         let slice = slice(&json!([{"addresses": ["10.244.1.1"], "nodeName": "b"}]));
-        let model = build(&web(&json!({"externalTrafficPolicy": "Local"})), &[&slice], "a");
+        let model = build(&web(&json!({"externalTrafficPolicy": "Local"})), &[&slice], &here());
         assert!(model.ports[0].external.elsewhere && model.ports[0].external.endpoints.is_empty());
         assert_eq!(ips(&model.ports[0].internal), ["10.244.1.1:8080"]);
     }
@@ -217,22 +254,22 @@ mod tests {
         );
         let local =
             json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000});
-        let health = build(&web(&local), &[&slice], "a").health;
+        let health = build(&web(&local), &[&slice], &here()).health;
         assert_eq!(health.map(|(port, answer)| (port, answer.local_endpoints)), Some((31000, 1)));
-        assert_eq!(build(&web(&json!({"healthCheckNodePort": 31000})), &[&slice], "a").health, None);
+        assert_eq!(build(&web(&json!({"healthCheckNodePort": 31000})), &[&slice], &here()).health, None);
     }
 
     #[test]
     fn ranges_of_the_other_family_let_nobody_in_and_everybodys_everybody() {
         let ranges = |ranges: &[&str]| {
             let spec = json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges});
-            build(&web(&spec), &[], "a").ports[0].source_ranges.len()
+            build(&web(&spec), &[], &here()).ports[0].source_ranges.len()
         };
         assert_eq!(ranges(&["192.0.2.0/24", "2001:db8::/32"]), 1);
         assert_eq!(ranges(&["2001:db8::/32"]), 1);
         assert_eq!(ranges(&["0.0.0.0/0", "192.0.2.0/24"]), 0);
         assert_eq!(
-            build(&web(&json!({"loadBalancerSourceRanges": ["192.0.2.0/24"]})), &[], "a").ports[0]
+            build(&web(&json!({"loadBalancerSourceRanges": ["192.0.2.0/24"]})), &[], &here()).ports[0]
                 .source_ranges
                 .len(),
             0
@@ -242,15 +279,15 @@ mod tests {
     #[test]
     fn headless_and_external_name_services_have_no_rules() {
         assert_eq!(
-            build(&web(&json!({"clusterIP": "None", "clusterIPs": ["None"]})), &[], "a"),
+            build(&web(&json!({"clusterIP": "None", "clusterIPs": ["None"]})), &[], &here()),
             ServiceModel::default()
         );
-        assert_eq!(build(&web(&json!({"type": "ExternalName"})), &[], "a"), ServiceModel::default());
+        assert_eq!(build(&web(&json!({"type": "ExternalName"})), &[], &here()), ServiceModel::default());
     }
 
     #[test]
     fn a_dual_stack_service_has_a_port_in_each_family() {
-        let model = build(&web(&json!({"clusterIPs": ["10.96.0.9", "fd00::9"]})), &[], "a");
+        let model = build(&web(&json!({"clusterIPs": ["10.96.0.9", "fd00::9"]})), &[], &here());
         assert_eq!(model.ports.iter().map(|p| p.cluster_ip.is_ipv6()).collect::<Vec<_>>(), [false, true]);
     }
 }

@@ -17,6 +17,15 @@ pub use crate::health::Answer;
 pub use build::build;
 pub use door::{Door, Entrance, Otherwise, Pool, Via, Way};
 
+/// Where this node is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its name: endpoints on it are local.
+    pub node: String,
+    /// `topology.kubernetes.io/zone`, as far as it is known.
+    pub zone: Option<String>,
+}
+
 /// One port of one Service, as rules name it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortName {
@@ -70,7 +79,8 @@ pub struct PortModel {
     pub internal: Targets,
     /// Where connections from outside go.
     pub external: Targets,
-    /// Endpoints of the whole cluster that take traffic, whatever the policies say.
+    /// Endpoints of the whole cluster that take traffic from this node, whatever the policies say: all, or those that the hints of
+    /// `trafficDistribution` keep near.
     pub cluster: BTreeSet<Endpoint>,
     /// Every endpoint that still answers, whether it takes new connections or not.
     pub serving: BTreeSet<Endpoint>,

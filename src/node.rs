@@ -81,6 +81,7 @@ pub(crate) fn proxy_config(config: &Config, place: &NodePlace) -> proxy::Config 
         pod_ranges: vec![config.network.pod_cidr],
         families: vec![Family::Ip],
         node_ports: config.network.node_ports,
+        masquerade_all: config.proxy.masquerade_all,
         scheduler: proxy::ipvs::Scheduler::named(config.proxy.ipvs_scheduler).unwrap_or_default(),
     }
 }

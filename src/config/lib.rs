@@ -142,6 +142,8 @@ pub struct Proxy {
     pub mode: ProxyMode,
     /// The kernel's name of how IPVS chooses an endpoint, such as `rr`; for [`ProxyMode::Ipvs`] only.
     pub ipvs_scheduler: &'static str,
+    /// Pods' own connections to cluster IPs are masqueraded too.
+    pub masquerade_all: bool,
 }
 
 /// How the kernel is told of Services.
@@ -218,7 +220,7 @@ impl Default for Config {
                 cluster_domain: "cluster.local".into(),
                 resolv_conf: "/etc/resolv.conf".into(),
             },
-            proxy: Proxy { mode: ProxyMode::Nftables, ipvs_scheduler: "rr" },
+            proxy: Proxy { mode: ProxyMode::Nftables, ipvs_scheduler: "rr", masquerade_all: false },
             dns: Dns { port: 10053 },
             components: Components {
                 kubelet: true,

@@ -160,6 +160,7 @@ fn proxy(config: &mut Config, mut section: Section<'_>) {
     let modes =
         [("nftables", ProxyMode::Nftables), ("iptables", ProxyMode::Iptables), ("ipvs", ProxyMode::Ipvs)];
     set!(proxy.mode, section.choice("mode", &modes));
+    set!(proxy.masquerade_all, section.bool("masqueradeAll"));
     let mode = proxy.mode;
     let mut ipvs = section.section("ipvs");
     let schedulers = ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "mh"];

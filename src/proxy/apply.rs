@@ -48,6 +48,8 @@ pub struct Config {
     pub families: Vec<Family>,
     /// First and last port of Services of type NodePort.
     pub node_ports: (u16, u16),
+    /// Also pods' own connections to cluster IPs are masqueraded.
+    pub masquerade_all: bool,
     /// How IPVS chooses an endpoint.
     pub scheduler: Scheduler,
 }

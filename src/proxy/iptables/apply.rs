@@ -13,8 +13,7 @@ use super::{
 };
 use crate::{
     apply::{Config, Heard, Key, Rules, WriteError, Written},
-    model::ServiceModel,
-    nftables::PodRange,
+    model::{Pods, ServiceModel},
 };
 
 /// Where nobody tells of changes: how long a flush by somebody else may stay unseen.
@@ -55,7 +54,7 @@ impl<K: Ord + Clone> Iptables<K> {
             let flavour = tools.flavour().await?;
             tools.refuse_clash(flavour).await?;
             nft &= flavour == Flavour::Nft;
-            let layout = Layout { ipv6, pods: PodRange::of(&config.pod_ranges, ipv6) };
+            let layout = Layout { ipv6, pods: Pods::of(&config.pod_ranges, ipv6, config.masquerade_all) };
             families.push(FamilyRules { tools, layout, programmed: Programmed::default() });
         }
         // Without it, audits find the same, later.

@@ -10,15 +10,14 @@ use super::{
 };
 use crate::{
     claims::{Held, Shadowed},
-    model::ServiceModel,
-    nftables::PodRange,
+    model::{Pods, ServiceModel},
 };
 
 /// The rules of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     pub ipv6: bool,
-    pub pods: PodRange,
+    pub pods: Pods,
 }
 
 /// What the kernel has, as far as we know: what the last successful restores made.

@@ -12,8 +12,7 @@ use super::{
 };
 use crate::{
     claims,
-    model::{Endpoint, Entrance, Otherwise, Pool, PortModel, Proto, ServiceModel, Via, Way},
-    nftables::PodRange,
+    model::{Endpoint, Entrance, Otherwise, Pods, Pool, PortModel, Proto, ServiceModel, Strangers, Via, Way},
 };
 
 /// Rules by chain of the table nat.
@@ -25,7 +24,7 @@ pub(super) fn loopback(ipv6: bool) -> &'static str {
     if ipv6 { "::1/128" } else { "127.0.0.0/8" }
 }
 
-pub(super) fn render(service: &ServiceModel, ipv6: bool, pods: PodRange) -> Wish {
+pub(super) fn render(service: &ServiceModel, ipv6: bool, pods: Pods) -> Wish {
     let mut wish = Wish::new(service.created);
     for port in service.ports_of(ipv6) {
         for (entrance, via) in port.entrances() {
@@ -104,16 +103,18 @@ fn external_or_not(via: Via) -> &'static str {
     if via == Via::ClusterIp { SERVICES } else { EXTERNAL_SERVICES }
 }
 
-fn chains(own: &mut Own, port: &PortModel, pods: PodRange) {
+fn chains(own: &mut Own, port: &PortModel, pods: Pods) {
     let mut reached = BTreeSet::new();
     for (pool, endpoints) in port.pools() {
         let mut rules = Vec::new();
-        if let Some(net) = pods.0.filter(|_| port.internal.pool() == pool) {
+        if let Some(strangers) = pods.strangers().filter(|_| port.internal.pool() == pool) {
             let (ip, proto, number) = (port.cluster_ip, port.proto.name(), port.port);
             let why = comment(format!("{} cluster IP", port.name));
-            rules.push(format!(
-                "{why} -d {ip} -p {proto} -m {proto} --dport {number} ! -s {net} -j {MARK_MASQ}"
-            ));
+            let from = match strangers {
+                Strangers::Everybody => String::new(),
+                Strangers::NotIn(net) => format!(" ! -s {net}"),
+            };
+            rules.push(format!("{why} -d {ip} -p {proto} -m {proto} --dport {number}{from} -j {MARK_MASQ}"));
         }
         rules.extend(balance(port, endpoints));
         own.insert(pool_chain(port, pool), rules);
@@ -133,7 +134,7 @@ fn chains(own: &mut Own, port: &PortModel, pods: PodRange) {
     }
 }
 
-fn external(port: &PortModel, pods: PodRange) -> Vec<String> {
+fn external(port: &PortModel, pods: Pods) -> Vec<String> {
     let name = &port.name;
     let anywhere = pool_chain(port, Pool::Cluster);
     if !port.external.local_only {
@@ -144,7 +145,7 @@ fn external(port: &PortModel, pods: PodRange) -> Vec<String> {
     let mut rules = Vec::new();
     if port.pool(Pool::Cluster).is_some() {
         // This cluster is not outside: its pods and this node reach every endpoint.
-        if let Some(net) = pods.0 {
+        if let Some(net) = pods.range {
             let why = comment(format!("pod traffic for {name} external destinations"));
             rules.push(format!("{why} -s {net} -j {anywhere}"));
         }

@@ -26,6 +26,36 @@ pub struct Place {
     pub zone: Option<String>,
 }
 
+/// Where pods are in one address family, and so whose connections to cluster IPs are masqueraded, that answers come back
+/// through this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pods {
+    pub range: Option<IpNet>,
+    /// Pods' own connections too.
+    pub masquerade_all: bool,
+}
+
+/// Whose connections to cluster IPs are masqueraded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strangers {
+    Everybody,
+    NotIn(IpNet),
+}
+
+impl Pods {
+    /// Of several ranges the one of a family.
+    #[must_use]
+    pub fn of(ranges: &[IpNet], ipv6: bool, masquerade_all: bool) -> Self {
+        Self { range: ranges.iter().find(|net| net.addr().is_ipv6() == ipv6).copied(), masquerade_all }
+    }
+
+    /// Nobody, where it is not known where pods are.
+    #[must_use]
+    pub fn strangers(self) -> Option<Strangers> {
+        if self.masquerade_all { Some(Strangers::Everybody) } else { self.range.map(Strangers::NotIn) }
+    }
+}
+
 /// One port of one Service, as rules name it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortName {

@@ -6,10 +6,10 @@ use netlink::nft::{Change, CommitError, Family, Monitor, Socket, TableName, Tabl
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{Layout, PodRange, Programmed, Role, TABLE, plan, plan::Plan, plan_all, plan_deletions};
+use super::{Layout, Programmed, Role, TABLE, plan, plan::Plan, plan_all, plan_deletions};
 use crate::{
     apply::{Config, Heard, Key, ProxyError, Rules, WriteError, Written},
-    model::ServiceModel,
+    model::{Pods, ServiceModel},
 };
 
 /// Emptied chains are deleted this long after the last change: not in the way of the next one.
@@ -37,7 +37,7 @@ impl<K: Ord + Clone> Nftables<K> {
         let socket = Socket::open().map_err(ProxyError::Nftables)?;
         let monitor = Monitor::open(TABLE, &socket).map_err(ProxyError::Nftables)?;
         let table = |family: &Family| {
-            let pods = PodRange::of(&config.pod_ranges, matches!(family, Family::Ip6));
+            let pods = Pods::of(&config.pod_ranges, matches!(family, Family::Ip6), config.masquerade_all);
             Table { layout: Layout { family: *family, pods, role }, programmed: Programmed::default() }
         };
         Ok(Self { socket, monitor, tables: config.families.iter().map(table).collect() })

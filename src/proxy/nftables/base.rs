@@ -154,7 +154,7 @@ fn beside_ipvs(layout: Layout) -> Vec<Rule> {
     let back = Statement::Do(Verdict::Return);
     let mut rules: Vec<Rule> =
         strangers(None, layout.pods).map(|rule| Rule::new(STRANGERS, rule)).into_iter().collect();
-    if let Some(net) = layout.pods.0 {
+    if let Some(net) = layout.pods.range {
         let pod = Statement::InNet { key: Key::Saddr, net, negate: false };
         rules.push(Rule::new(INSIDERS, [pod, back.clone()]));
     }

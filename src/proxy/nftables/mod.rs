@@ -15,4 +15,4 @@ pub use apply::{Nftables, remove_tables};
 pub(crate) use base::MASQUERADE_BIT;
 pub use names::TABLE;
 pub use plan::{Plan, Programmed, Retired, plan, plan_all, plan_deletions};
-pub use render::{Layout, PodRange, Role};
+pub use render::{Layout, Role};

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
 use netlink::nft::{Data, DataType, Family, Key, Set, SetKind, Statement, Verdict};
 
 use super::names::{
@@ -16,7 +15,7 @@ use super::names::{
 };
 use crate::{
     claims,
-    model::{Door, Endpoint, Otherwise, Pool, PortModel, ServiceModel, Via, Way},
+    model::{Door, Endpoint, Otherwise, Pods, Pool, PortModel, ServiceModel, Strangers, Via, Way},
 };
 
 /// What only one Service puts into the table of one family.
@@ -40,18 +39,6 @@ pub(super) struct Elements {
 
 pub(super) type Wish = claims::Wish<Own, Elements>;
 
-/// Where pods are: connections to cluster IPs from elsewhere are masqueraded, so that answers come back through us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PodRange(pub Option<IpNet>);
-
-impl PodRange {
-    /// Of several ranges the one of a family.
-    #[must_use]
-    pub fn of(ranges: &[IpNet], ipv6: bool) -> Self {
-        Self(ranges.iter().find(|net| net.addr().is_ipv6() == ipv6).copied())
-    }
-}
-
 /// What the table is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -65,7 +52,7 @@ pub enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     pub family: Family,
-    pub pods: PodRange,
+    pub pods: Pods,
     pub role: Role,
 }
 
@@ -153,7 +140,7 @@ impl Own {
         }
     }
 
-    fn translate(&mut self, port: &PortModel, pods: PodRange) {
+    fn translate(&mut self, port: &PortModel, pods: Pods) {
         let mut reached = BTreeSet::new();
         for (pool, endpoints) in port.pools() {
             let mut rules = Vec::new();
@@ -195,15 +182,17 @@ impl Own {
     }
 }
 
-/// Marks who is no pod, where it is known who is; of a cluster IP or of any address.
-pub(super) fn strangers(to: Option<IpAddr>, pods: PodRange) -> Option<Vec<Statement>> {
-    let net = pods.0?;
+/// Marks whose answers must come back through this node; of a cluster IP or of any address.
+pub(super) fn strangers(to: Option<IpAddr>, pods: Pods) -> Option<Vec<Statement>> {
+    let from = match pods.strangers()? {
+        Strangers::Everybody => None,
+        Strangers::NotIn(net) => Some(Statement::InNet { key: Key::Saddr, net, negate: true }),
+    };
     let to = to.map(|ip| Statement::is(Key::Daddr, Data::Address(ip)));
-    let from = Statement::InNet { key: Key::Saddr, net, negate: true };
-    Some(to.into_iter().chain([from, Statement::jump(MARK)]).collect())
+    Some(to.into_iter().chain(from).chain([Statement::jump(MARK)]).collect())
 }
 
-fn external(port: &PortModel, pods: PodRange) -> Vec<Vec<Statement>> {
+fn external(port: &PortModel, pods: Pods) -> Vec<Vec<Statement>> {
     let anywhere = || Statement::goto(pool_chain(port, Pool::Cluster));
     if !port.external.local_only {
         // Whoever asked must get the answer from this node, whichever node has the endpoint.
@@ -213,7 +202,7 @@ fn external(port: &PortModel, pods: PodRange) -> Vec<Vec<Statement>> {
     if port.pool(Pool::Cluster).is_some() {
         // This cluster is not outside: its pods and this node reach every endpoint.
         rules.extend(
-            pods.0.map(|net| vec![Statement::InNet { key: Key::Saddr, net, negate: false }, anywhere()]),
+            pods.range.map(|net| vec![Statement::InNet { key: Key::Saddr, net, negate: false }, anywhere()]),
         );
         rules.push(vec![Statement::SaddrIsLocal, Statement::jump(MARK)]);
         rules.push(vec![Statement::SaddrIsLocal, anywhere()]);

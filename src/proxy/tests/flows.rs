@@ -14,13 +14,14 @@ use netlink::{
 };
 use proxy::{
     flows::{Flows, forget},
-    model::{Endpoint, PortModel, PortName, Proto, ServiceModel, Targets},
-    nftables::{Layout, PodRange, Programmed, Role, plan, plan_all},
+    model::{Endpoint, Pods, PortModel, PortName, Proto, ServiceModel, Targets},
+    nftables::{Layout, Programmed, Role, plan, plan_all},
 };
 
 const CLUSTER_IP: &str = "10.96.0.10";
 const NODE: &str = "192.0.2.1";
-const LAYOUT: Layout = Layout { family: Family::Ip, pods: PodRange(None), role: Role::Translate };
+const LAYOUT: Layout =
+    Layout { family: Family::Ip, pods: Pods { range: None, masquerade_all: false }, role: Role::Translate };
 
 fn dns(endpoints: &[u8]) -> ServiceModel {
     let endpoints: BTreeSet<Endpoint> =

@@ -26,6 +26,7 @@ pub(crate) fn config() -> Config {
         pod_ranges: vec!["10.244.0.0/16".parse().unwrap()],
         families: vec![Family::Ip],
         node_ports: (30000, 32767),
+        masquerade_all: false,
         scheduler: proxy::ipvs::Scheduler::default(),
     }
 }

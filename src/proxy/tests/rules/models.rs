@@ -7,10 +7,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use proxy::{
-    model::{Answer, Endpoint, PortModel, PortName, Proto, ServiceModel, Targets},
-    nftables::PodRange,
-};
+use proxy::model::{Answer, Endpoint, Pods, PortModel, PortName, Proto, ServiceModel, Targets};
 
 pub(crate) fn ip(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 244, 0, last))
@@ -62,8 +59,8 @@ pub(crate) fn with(mut model: ServiceModel, change: impl FnOnce(&mut PortModel))
     model
 }
 
-pub(crate) fn pods() -> PodRange {
-    PodRange(Some("10.244.0.0/16".parse().unwrap()))
+pub(crate) fn pods() -> Pods {
+    Pods { range: Some("10.244.0.0/16".parse().unwrap()), masquerade_all: false }
 }
 
 /// One Service of each sort.

@@ -415,6 +415,22 @@ fn ipv6_is_served_by_ipvs() {
     on_a_node(async |_bed| ipv6_is_served(Ipvs::open(&dual(Mode::Ipvs)).await.unwrap()).await);
 }
 
+async fn a_pods_connection_is_masqueraded(bed: &Bed, mut rules: impl Rules<u8>) {
+    rules.write_all(&[(1, service(1, &[2]))]).await.unwrap();
+    assert_ne!(bed.pods[0].ask("10.96.0.1", 80).unwrap().client.to_string(), "10.244.0.1");
+}
+
+#[test]
+fn pods_are_masqueraded_too_where_all_are_to_be() {
+    on_a_node(async |bed| {
+        let config = proxy::Config { masquerade_all: true, ..config() };
+        a_pods_connection_is_masqueraded(&bed, Nftables::open(&config, Role::Translate).unwrap()).await;
+        remove_tables().await.unwrap();
+        let rules = Iptables::open_in(&config, Some(Flavour::Nft)).await.unwrap();
+        a_pods_connection_is_masqueraded(&bed, rules).await;
+    });
+}
+
 /// Writes the same in one mode after the other, as starts with another configuration do.
 async fn switch(bed: &Bed, mode: Mode) {
     let services = [(1, service(1, &[1, 2])), (2, service(2, &[]))];

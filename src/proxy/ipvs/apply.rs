@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use netlink::ipvs::VirtualServer;
+use netlink::{ipvs::VirtualServer, nft::Family};
 use tokio::process::Command;
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     apply::{Config, Heard, Key, ProxyError, Rules, WriteError, Written},
     claims::Held,
-    model::{Entrance, ServiceModel},
+    model::{Entrance, PortModel, ServiceModel, Via},
     nftables::{Nftables, Role},
 };
 
@@ -32,6 +32,8 @@ pub struct Ipvs<K: Ord> {
     table: Nftables<K>,
     held: Held<K, (), Server>,
     settings: Settings,
+    /// Those that are served, of which IPv6 is `true`.
+    families: Vec<bool>,
     /// What is left of plans: see [`super::Plan`].
     draining: BTreeSet<VirtualServer>,
 }
@@ -57,6 +59,7 @@ impl<K: Ord + Clone> Ipvs<K> {
             table: Nftables::open(config, Role::BesideIpvs)?,
             held: Held::default(),
             settings: Settings { scheduler: config.scheduler, node_ports: config.node_ports },
+            families: config.families.iter().map(|family| matches!(family, Family::Ip6)).collect(),
             draining: BTreeSet::new(),
         })
     }
@@ -185,13 +188,22 @@ impl Settings {
 
 impl<K: Key> Rules<K> for Ipvs<K> {
     async fn write_all(&mut self, services: &[(K, ServiceModel)]) -> Result<Written<K>, WriteError> {
-        let written = self.table.write_all(services).await?;
         self.held = Held::default();
-        self.held.accept(services.iter().map(|(key, model)| (key.clone(), render(model))).collect());
+        let families = &self.families;
+        let wish = |(key, model): &(K, ServiceModel)| (key.clone(), render(model, families));
+        self.held.accept(services.iter().map(wish).collect());
+        let ports =
+            services.iter().flat_map(|(_, model)| families.iter().flat_map(|ipv6| model.ports_of(*ipv6)));
+        let address = |(entrance, _): (Entrance, Via)| match entrance {
+            Entrance::Address(ip, ..) => Some(ip),
+            Entrance::NodePort { .. } => None,
+        };
+        let wanted: BTreeSet<IpAddr> = ports.flat_map(PortModel::entrances).filter_map(address).collect();
         let (settings, desired) = (self.settings, self.desired());
-        let wanted: BTreeSet<IpAddr> = self.table.addresses().collect();
+        // Before the table: what translated in the mode before is in it, and goes when it is written.
         let visited = visit(move || settings.write_all(&wanted, &desired)).await?;
         self.draining = visited.draining;
+        let written = self.table.write_all(services).await?;
         Ok(Written { changes: written.changes + visited.changes, ..written })
     }
 
@@ -199,7 +211,7 @@ impl<K: Key> Rules<K> for Ipvs<K> {
         let before: BTreeSet<IpAddr> = self.table.addresses().collect();
         let written = self.table.write(changed).await?;
         let wanted: BTreeSet<IpAddr> = self.table.addresses().collect();
-        let after = changed.iter().map(|(key, model)| (key.clone(), render(model))).collect();
+        let after = changed.iter().map(|(key, model)| (key.clone(), render(model, &self.families))).collect();
         let (turns, _) = self.held.settle(&after);
         let change = Changed {
             turns: turns.into_iter().map(|turn| (turn.entrance, turn.has.cloned())).collect(),

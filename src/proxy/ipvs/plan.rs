@@ -62,9 +62,10 @@ pub struct Plan {
 /// All endpoints take the same share.
 const WEIGHT: u32 = 1;
 
-pub(super) fn render(service: &ServiceModel) -> Wish {
+/// What a Service wants in these families, of which IPv6 is `true`.
+pub(super) fn render(service: &ServiceModel, families: &[bool]) -> Wish {
     let mut wish = Wish::new(service.created);
-    for port in &service.ports {
+    for port in families.iter().flat_map(|ipv6| service.ports_of(*ipv6)) {
         for (entrance, via) in port.entrances() {
             let targets = port.targets(via);
             if port.door(via).way.is_none() {

@@ -74,9 +74,17 @@ impl Host {
 
     /// What a function gives that is run there.
     pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        self.start(work).recv().expect("the work panicked")
+    }
+
+    /// Where to receive what a function gives that is run there; others wait for it.
+    pub(crate) fn start<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> mpsc::Receiver<T> {
         let (tell, told) = mpsc::sync_channel(1);
         self.jobs.send(Box::new(move || drop(tell.send(work())))).unwrap();
-        told.recv().expect("the work panicked")
+        told
     }
 
     fn command(&self, command: String) {
@@ -175,6 +183,7 @@ pub(crate) struct Answer {
 pub(crate) fn ask(address: &str, port: u16) -> std::io::Result<Answer> {
     let address = SocketAddr::new(address.parse().unwrap(), port);
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (endpoint, client) = answer.split_once(' ').ok_or(std::io::ErrorKind::UnexpectedEof)?;

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use api::node_labels::may_set_itself;
 use client::{Client, Recorder, Store};
-use config::{Config, NetworkProvider, Serving};
+use config::{Config, NetworkProvider, ProxyMode, Serving};
 use k8s_openapi::api::core::v1::{Service, Taint};
 use kubelet::{
     KubeletConfig,
@@ -16,6 +16,7 @@ use kubelet::{
     worker::{backoff::Limits, ports::Probes},
 };
 use lifecycle::{BoxError, Scope};
+use netlink::nft::Family;
 use network::{ProviderConfig, cni::NetworkList};
 use tracing::warn;
 
@@ -161,6 +162,23 @@ pub(crate) fn network_config(config: &Config, place: &NodePlace) -> network::Con
         mtu: network.mtu,
         tunnel: network::Tunnel { vni: network.vxlan.0, port: network.vxlan.1 },
         plugin_binary: None,
+    }
+}
+
+/// What the proxy is told.
+pub(crate) fn proxy_config(config: &Config, node_name: &str) -> proxy::Config {
+    proxy::Config {
+        mode: match config.proxy.mode {
+            ProxyMode::Nftables => proxy::Mode::Nftables,
+            ProxyMode::Iptables => proxy::Mode::Iptables,
+            ProxyMode::Ipvs => proxy::Mode::Ipvs,
+        },
+        node_name: node_name.to_string(),
+        pod_ranges: config.proxy.pod_ranges.clone().unwrap_or_else(|| vec![config.network.pod_cidr]),
+        families: vec![Family::Ip],
+        node_ports: config.network.node_ports,
+        masquerade_all: config.proxy.masquerade_all,
+        scheduler: proxy::ipvs::Scheduler::named(config.proxy.ipvs_scheduler).unwrap_or_default(),
     }
 }
 

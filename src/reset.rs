@@ -55,10 +55,11 @@ pub(crate) async fn reset(config: &Config, really: bool) -> anyhow::Result<()> {
         println!("removed {what}");
     }
     failed.extend(network.failed);
-    match proxy::cleanup().await {
-        Ok(()) => println!("removed the rules of Services"),
-        Err(error) => failed.push(Chain(&error).to_string()),
+    let rules = proxy::cleanup(config.network.node_ports).await;
+    if rules.is_empty() {
+        println!("removed the rules of Services");
     }
+    failed.extend(rules.iter().map(|error| Chain(error).to_string()));
     // The kubeconfig of a node first: without it, the machine has left its cluster.
     for name in ["node.kubeconfig", "joined.yaml", "store", "pki", "network", "admin.kubeconfig"] {
         match remove(&config.state_dir.join(name)) {

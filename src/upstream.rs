@@ -9,6 +9,8 @@ use config::{
     upstream::{self, Asked},
 };
 
+use lifecycle::Chain;
+
 use crate::{logging, stop_signal, wiring};
 
 /// Which of upstream's programs this process is.
@@ -50,8 +52,14 @@ pub(crate) async fn run(program: Program, arguments: &[String]) -> anyhow::Resul
         Asked::Help(text) => print!("{text}"),
         // kubeadm reads the version out of this line.
         Asked::Version => println!("Kubernetes {}", kubelet::node::VERSION),
-        Asked::CleanUp(_) => {
-            proxy::cleanup().await?;
+        Asked::CleanUp(config) => {
+            let failed = proxy::cleanup(config.network.node_ports).await;
+            for error in &failed {
+                println!("FAILED  {}", Chain(error));
+            }
+            if !failed.is_empty() {
+                bail!("some rules of Services stay: mend what is named above and run it again");
+            }
             println!("removed the rules of Services");
         }
         Asked::Run(config) => start(program, *config).await?,

@@ -20,7 +20,6 @@ use config::{Config, NetworkProvider};
 use join::{ClientRotation, ServingRotation};
 use k8s_openapi::api::core::v1::Node;
 use lifecycle::{OnFailure, Scope, Supervisor};
-use netlink::nft::Family;
 use network::Nodes;
 use pki::{Directory, Profile, tls::Serving};
 use tokio::net::TcpListener;
@@ -163,7 +162,7 @@ pub(crate) async fn proxy(config: Config, stop: impl Future<Output = ()>) -> any
         );
     }
     node::set_oom_score(&config);
-    start_proxy(&mut supervisor, proxy_config(&config, name.clone()), Cache::new(client, &reads));
+    start_proxy(&mut supervisor, node::proxy_config(&config, &name), Cache::new(client, &reads));
     run(supervisor, &format!("proxy of node {name} for the cluster at {server}"), stop).await
 }
 
@@ -283,7 +282,7 @@ fn start_node(config: &Config, cluster: Cluster, supervisor: &mut Supervisor) {
             let of = health::Of::Proxy { node, name: place.name.clone() };
             start_health(supervisor, "proxy health", address, of);
         }
-        start_proxy(supervisor, proxy_config(config, place.name.clone()), reads.clone());
+        start_proxy(supervisor, node::proxy_config(config, &place.name), reads.clone());
     }
     if config.components.kubelet {
         // The network first: the kubelet ends no pod that the network could not take down.
@@ -396,14 +395,6 @@ fn start_health(supervisor: &mut Supervisor, name: &'static str, address: Socket
     supervisor.start(name, OnFailure::Restart, move |scope| health::serve(address, of.clone(), scope));
 }
 
-fn proxy_config(config: &Config, node_name: String) -> proxy::Config {
-    proxy::Config {
-        node_name,
-        pod_ranges: config.proxy.pod_ranges.clone().unwrap_or_else(|| vec![config.network.pod_cidr]),
-        families: vec![Family::Ip],
-    }
-}
-
 fn start_controllers(
     supervisor: &mut Supervisor,
     settings: controllers::Config,
@@ -436,6 +427,6 @@ fn start_dns(supervisor: &mut Supervisor, settings: dns::Config, client: Client,
 fn start_proxy(supervisor: &mut Supervisor, settings: proxy::Config, cache: Cache) {
     supervisor.start("proxy", OnFailure::Restart, move |scope| {
         let (settings, cache) = (settings.clone(), cache.clone());
-        async move { Ok(proxy::run(settings, proxy::NetfilterKernel::open()?, &cache, scope).await?) }
+        async move { Ok(proxy::run(settings, &cache, scope).await?) }
     });
 }

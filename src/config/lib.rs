@@ -205,9 +205,14 @@ pub enum Serving {
     Files { certificate: PathBuf, key: PathBuf },
 }
 
-/// Who makes Services reachable.
+/// How Services are made reachable from this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
+    pub mode: ProxyMode,
+    /// The kernel's name of how IPVS chooses an endpoint, such as `rr`; for [`ProxyMode::Ipvs`] only.
+    pub ipvs_scheduler: &'static str,
+    /// Pods' own connections to cluster IPs are masqueraded too.
+    pub masquerade_all: bool,
     /// Where pods are, if that is not `network.podCIDR`: what they send to cluster IPs keeps its source.
     pub pod_ranges: Option<Vec<IpNet>>,
     /// Where everybody may ask whether the proxy is alive; nowhere where absent.
@@ -216,11 +221,32 @@ pub struct Proxy {
     pub oom_score_adj: Option<i16>,
 }
 
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            mode: ProxyMode::Nftables,
+            ipvs_scheduler: "rr",
+            masquerade_all: false,
+            pod_ranges: None,
+            healthz: None,
+            oom_score_adj: None,
+        }
+    }
+}
+
 /// Who owns the cgroup tree: nobody but who makes a group, or systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CgroupDriver {
     Cgroupfs,
     Systemd,
+}
+
+/// How the kernel is told of Services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyMode {
+    Nftables,
+    Iptables,
+    Ipvs,
 }
 
 /// The cluster's DNS.
@@ -319,7 +345,7 @@ impl Default for Config {
             },
             runtime: Runtime { endpoint: "unix:///run/containerd/containerd.sock".into() },
             kubelet: Kubelet::default(),
-            proxy: Proxy { pod_ranges: None, healthz: None, oom_score_adj: None },
+            proxy: Proxy::default(),
             dns: Dns { port: 10053 },
             components: Components {
                 kubelet: true,

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::{
-    Config, LogFormat, Mistake, NetworkProvider,
+    Config, LogFormat, Mistake, NetworkProvider, ProxyMode,
     forms::{self, AbsolutePath, HostAddress, LogFilter, Subdomain, UnixSocket},
     node_agent,
     section::{Section, set},
     tree::{self, Node},
 };
 
+/// How IPVS may choose an endpoint, by the kernel's names.
+pub(crate) const SCHEDULERS: [&str; 11] =
+    ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "mh"];
 /// The share of a node (upstream's `--node-cidr-mask-size`).
 const NODE_MASK: u8 = 24;
 
@@ -159,7 +162,21 @@ fn kubelet(config: &mut Config, mut section: Section<'_>) {
 
 fn proxy(config: &mut Config, mut section: Section<'_>) {
     let address = section.parsed("healthzBindAddress", "an address with a port, such as 127.0.0.1:10256");
-    config.proxy.healthz = address.or(config.proxy.healthz);
+    let proxy = &mut config.proxy;
+    proxy.healthz = address.or(proxy.healthz);
+    let modes =
+        [("nftables", ProxyMode::Nftables), ("iptables", ProxyMode::Iptables), ("ipvs", ProxyMode::Ipvs)];
+    set!(proxy.mode, section.choice("mode", &modes));
+    set!(proxy.masquerade_all, section.bool("masqueradeAll"));
+    let mode = proxy.mode;
+    let mut ipvs = section.section("ipvs");
+    if let Some(scheduler) = ipvs.choice("scheduler", &SCHEDULERS.map(|name| (name, name))) {
+        proxy.ipvs_scheduler = scheduler;
+        if mode != ProxyMode::Ipvs {
+            ipvs.mistake(ipvs.line(), "scheduler", "only mode ipvs takes a scheduler");
+        }
+    }
+    ipvs.finish();
     section.finish();
 }
 
@@ -249,6 +266,18 @@ mod tests {
             (above.network.pod_cidr.to_string(), above.network.mtu),
             ("10.8.0.0/16".into(), Some(1400))
         );
+    }
+
+    #[test]
+    fn services_are_made_reachable_in_the_mode_that_is_named() {
+        let proxy = |text: &str| config(&format!("kind: CoracleConfiguration\n{text}")).map(|c| c.proxy);
+        assert_eq!(proxy("").unwrap().mode, ProxyMode::Nftables);
+        assert_eq!(proxy("proxy: {mode: iptables}").unwrap().mode, ProxyMode::Iptables);
+        assert_eq!(proxy("proxy: {mode: ipvs, ipvs: {scheduler: lc}}").unwrap().ipvs_scheduler, "lc");
+        let wrong = mistakes("kind: CoracleConfiguration\nproxy:\n  mode: userspace\n");
+        assert_eq!(wrong, ["3: proxy.mode: \"userspace\" is none of: nftables, iptables, ipvs"]);
+        let wrong = mistakes("kind: CoracleConfiguration\nproxy:\n  ipvs: {scheduler: lc}\n");
+        assert_eq!(wrong, ["3: proxy.ipvs.scheduler: only mode ipvs takes a scheduler"]);
     }
 
     #[test]

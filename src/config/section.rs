@@ -169,13 +169,14 @@ impl<'a> Section<'a> {
         self.parsed::<GoDuration>(key, "a length of time such as 8760h or 10m").map(|found| found.0)
     }
 
-    /// One of a few words.
+    /// One of a few words, of which the empty one may be.
     pub(crate) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
         let node = self.take(key)?;
         let (line, text) = self.as_text(key, node)?;
         let found = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
-            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            let words: Vec<&str> =
+                choices.iter().map(|(word, _)| *word).filter(|word| !word.is_empty()).collect();
             self.mistake(line, key, format!("\"{text}\" is none of: {}", words.join(", ")));
         }
         found

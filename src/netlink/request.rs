@@ -66,6 +66,12 @@ impl RequestError {
         )
     }
 
+    /// The kernel knows no such kind of object.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.errno() == Some(nix::libc::EOPNOTSUPP)
+    }
+
     #[must_use]
     pub fn is_present(&self) -> bool {
         self.errno() == Some(nix::libc::EEXIST)

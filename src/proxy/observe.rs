@@ -3,22 +3,28 @@
 use std::{collections::HashSet, sync::Arc};
 
 use client::{Cache, Changes, Index, ObjectKey, Store};
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::{Node, Service},
+    discovery::v1::EndpointSlice,
+};
 
-use crate::model::{ServiceModel, build};
+use crate::model::{Place, ServiceModel, build};
 
 const SERVICE_NAME: &str = "service.kubernetes.io/service-proxy-name";
 const SLICE_SERVICE: &str = "kubernetes.io/service-name";
+const ZONE: &str = "topology.kubernetes.io/zone";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
-/// The two kinds that Services are made of, found by the Service's key.
+/// The two kinds that Services are made of, found by the Service's key, and where this node is.
 pub(crate) struct World {
     services: Store<Service>,
     slices: Store<EndpointSlice>,
     slices_of: Index<ObjectKey, EndpointSlice>,
     changed_services: Changes,
     changed_slices: Changes<ObjectKey>,
-    node: String,
+    nodes: Store<Node>,
+    changed_node: Changes<()>,
+    place: Place,
 }
 
 impl World {
@@ -30,7 +36,12 @@ impl World {
         let changed_slices =
             slices.changes_by(|_, slice: &EndpointSlice| service_of(slice).into_iter().collect::<Vec<_>>());
         let changed_services = services.changes();
-        Self { services, slices, slices_of, changed_services, changed_slices, node }
+        let nodes: Store<Node> = cache.store();
+        let own = node.clone();
+        let changed_node =
+            nodes.changes_by(move |key, _| (*key.name == *own).then_some(()).into_iter().collect());
+        let place = Place { node, zone: None };
+        Self { services, slices, slices_of, changed_services, changed_slices, nodes, changed_node, place }
     }
 
     pub(crate) async fn wait_synced(&self) {
@@ -40,9 +51,16 @@ impl World {
 
     /// Keys of Services that may have changed, each once, however often it changed.
     pub(crate) async fn changed(&mut self) -> HashSet<ObjectKey> {
-        let mut keys = tokio::select! {
-            keys = self.changed_services.next() => keys,
-            keys = self.changed_slices.next() => keys,
+        let mut keys = loop {
+            tokio::select! {
+                keys = self.changed_services.next() => break keys,
+                keys = self.changed_slices.next() => break keys,
+                _ = self.changed_node.next() => {
+                    if self.look_around() {
+                        break self.services.keys().into_iter().collect();
+                    }
+                }
+            }
         };
         // What came in meanwhile goes with it.
         keys.extend(self.changed_services.take());
@@ -50,10 +68,20 @@ impl World {
         keys
     }
 
+    /// Whether this node is somewhere else than it was. A Node that is not known yet is in no zone.
+    fn look_around(&mut self) -> bool {
+        let node = self.nodes.get(&ObjectKey::cluster(&self.place.node));
+        let zone = node.and_then(|node| node.metadata.labels.as_ref()?.get(ZONE).cloned());
+        let moved = self.place.zone != zone;
+        self.place.zone = zone;
+        moved
+    }
+
     /// Every Service; what changed until now is in it.
     pub(crate) fn all(&mut self) -> Vec<(ObjectKey, ServiceModel)> {
         self.changed_services.take();
         self.changed_slices.take();
+        self.look_around();
         self.services.keys().into_iter().map(|key| self.model(key)).collect()
     }
 
@@ -64,7 +92,7 @@ impl World {
         };
         let slices = self.slices_of.get(&key);
         let slices: Vec<&EndpointSlice> = slices.iter().map(Arc::as_ref).collect();
-        let model = build(&service, &slices, &self.node);
+        let model = build(&service, &slices, &self.place);
         (key, model)
     }
 }

@@ -1,45 +1,39 @@
-//! The loop: wake, observe, plan, apply.
+//! The loop: wake, observe, write, tidy. It knows no mode.
 
 use std::{collections::HashSet, time::Duration};
 
 use client::{Cache, ObjectKey};
-use ipnet::IpNet;
 use lifecycle::{Backoff, Scope};
-use netlink::nft::{CommitError, Family, TableState};
+use netlink::nft::Family;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::{
-    apply::{Kernel, ProxyError},
-    flows::Flows,
+    apply::{Config, Heard, Mode, ProxyError, Rules, WriteError},
+    claims::Shadowed,
+    cleanup::after_switch_to,
+    flows::{Flows, FlowsError, Leads, forget},
+    health::Checks,
+    iptables::Iptables,
+    ipvs::Ipvs,
     model::ServiceModel,
-    nftables::{PodRange, Programmed, Shadowed, plan, plan_all, plan_deletions},
+    nftables::{Nftables, Role},
     observe::World,
 };
 
-/// Emptied chains are deleted this long after the last change: not in the way of the next one.
-const TIDY_AFTER: Duration = Duration::from_secs(1);
 /// The kernel's connections are read no more often than this while UDP endpoints change all the time.
 const FLOWS_APART: Duration = Duration::from_secs(1);
 const FLOWS_RETRY: Duration = Duration::from_secs(10);
-/// Notifications tell of foreign changes at once; this is for those that were lost.
-const AUDIT_EVERY: Duration = Duration::from_secs(60);
+/// Somebody else who changes rules that may be ours, changes many at once.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 const RETRY: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(30));
-
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// This node's name: endpoints on it are local.
-    pub node_name: String,
-    /// The address ranges of all pods, at most one in each family.
-    pub pod_ranges: Vec<IpNet>,
-    pub families: Vec<Family>,
-}
 
 /// Why the loop runs again.
 enum Wake {
     Changed(HashSet<ObjectKey>),
-    /// Somebody else changed our table, or an earlier transaction was refused.
+    /// Somebody else changed our rules, or an earlier write was refused.
     Anew,
+    Heard(Heard),
     /// UDP flows may lead where their Services do not any more.
     Flows,
     Tidy,
@@ -47,55 +41,80 @@ enum Wake {
     Stop,
 }
 
-/// Programs Services until `scope` is cancelled.
+/// Programs Services in the configured mode until `scope` is cancelled.
 ///
 /// # Errors
-/// When the kernel cannot be heard any more.
-pub async fn run(
+/// When the mode cannot work here, or the kernel cannot be heard any more.
+pub async fn run(config: Config, cache: &Cache, scope: Scope) -> Result<(), ProxyError> {
+    match config.mode {
+        Mode::Nftables => {
+            let rules = Nftables::open(&config, Role::Translate)?;
+            program(config, rules, cache, scope).await
+        }
+        Mode::Iptables => {
+            let rules = Iptables::open(&config).await.map_err(ProxyError::Iptables)?;
+            program(config, rules, cache, scope).await
+        }
+        Mode::Ipvs => {
+            let rules = Ipvs::open(&config).await?;
+            program(config, rules, cache, scope).await
+        }
+    }
+}
+
+async fn program(
     config: Config,
-    mut kernel: impl Kernel,
+    rules: impl Rules<ObjectKey>,
     cache: &Cache,
     scope: Scope,
 ) -> Result<(), ProxyError> {
-    let mut world = World::new(cache, config.node_name.clone());
+    let world = World::new(cache, config.node_name.clone());
     tokio::select! {
         () = scope.cancelled() => return Ok(()),
         () = world.wait_synced() => {}
     }
-    let mut tables: Vec<Table> =
-        config.families.iter().map(|family| Table::new(*family, &config.pod_ranges)).collect();
-    let mut flows = Flows::default();
-    let mut due = Due::first(Instant::now());
+    let mut due = Due::first(Instant::now(), rules.audit_every());
+    let ipv6 = config.families.contains(&Family::Ip6);
+    let checks = Checks::new(&scope, ipv6);
+    let mut proxy = Proxy { config, rules, world, flows: Flows::default(), checks, alone: false };
     let mut failures = 0;
     loop {
-        let result = match wake(&mut world, &mut kernel, &due, flows.is_due(), &scope).await? {
+        let result = match proxy.wake(&due, &scope).await? {
             Wake::Stop => return Ok(()),
             Wake::Anew => {
-                let result = write_anew(&mut tables, &mut flows, &mut world, &mut kernel).await;
+                let result = proxy.write_anew().await;
                 if result.is_ok() {
                     due.anew = None;
                 }
                 result
             }
-            // While the table is to be written anew, a change waits for that: it reads everything.
+            // While all is to be written anew, a change waits for that: it reads everything.
             Wake::Changed(_) if due.anew.is_some() => Ok(()),
-            Wake::Changed(keys) => write_changes(&mut tables, &mut flows, &world, &mut kernel, keys).await,
+            Wake::Changed(keys) => proxy.write_changes(keys).await,
+            Wake::Heard(Heard::Broken) => {
+                info!("somebody else changed our service rules; writing them anew");
+                due.anew = Some(Instant::now());
+                Ok(())
+            }
+            Wake::Heard(Heard::Perhaps) => {
+                due.audit = due.audit.min(Instant::now() + LOOK_AFTER);
+                Ok(())
+            }
             Wake::Flows => {
-                due.flows = forget_flows(&mut flows, &mut kernel).await;
+                due.flows = proxy.forget_flows().await;
                 Ok(())
             }
             Wake::Tidy => {
                 due.tidy = None;
-                tidy(&mut tables, &mut kernel).await;
-                Ok(())
+                proxy.rules.tidy().await
             }
             Wake::Audit => {
-                due.audit = Instant::now() + AUDIT_EVERY;
-                audit(&tables, &mut kernel, &mut due).await
+                due.audit = Instant::now() + proxy.rules.audit_every();
+                proxy.audit(&mut due).await
             }
         };
-        if tables.iter().any(|table| table.programmed.has_retired()) && due.tidy.is_none() {
-            due.tidy = Some(Instant::now() + TIDY_AFTER);
+        if due.tidy.is_none() {
+            due.tidy = proxy.rules.tidy_after().map(|after| Instant::now() + after);
         }
         match result {
             Ok(()) => failures = 0,
@@ -127,8 +146,8 @@ struct Due {
 }
 
 impl Due {
-    fn first(now: Instant) -> Self {
-        Self { anew: Some(now), flows: now, tidy: None, audit: now + AUDIT_EVERY }
+    fn first(now: Instant, audit_every: Duration) -> Self {
+        Self { anew: Some(now), flows: now, tidy: None, audit: now + audit_every }
     }
 }
 
@@ -139,128 +158,109 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-async fn wake(
-    world: &mut World,
-    kernel: &mut impl Kernel,
-    due: &Due,
-    flows_due: bool,
-    scope: &Scope,
-) -> Result<Wake, ProxyError> {
-    tokio::select! {
-        biased;
-        () = scope.cancelled() => Ok(Wake::Stop),
-        () = at(due.anew) => Ok(Wake::Anew),
-        heard = kernel.foreign_change() => match heard {
-            Ok(()) => {
-                info!("somebody else changed our table of service rules; writing it anew");
-                Ok(Wake::Anew)
-            }
-            Err(error) => Err(ProxyError::Monitor(error)),
-        },
-        // Before more changes: clients of the endpoints that went wait.
-        () = at(flows_due.then_some(due.flows)) => Ok(Wake::Flows),
-        keys = world.changed() => Ok(Wake::Changed(keys)),
-        () = at(due.tidy) => Ok(Wake::Tidy),
-        () = at(Some(due.audit)) => Ok(Wake::Audit),
-    }
+/// What the loop keeps.
+struct Proxy<R> {
+    config: Config,
+    rules: R,
+    world: World,
+    flows: Flows<ObjectKey>,
+    checks: Checks<ObjectKey>,
+    /// What other modes left is taken away.
+    alone: bool,
 }
 
-/// Our table in one address family.
-struct Table {
-    family: Family,
-    pods: PodRange,
-    programmed: Programmed<ObjectKey>,
-}
-
-impl Table {
-    fn new(family: Family, ranges: &[IpNet]) -> Self {
-        let ipv6 = matches!(family, Family::Ip6);
-        let pods = PodRange(ranges.iter().find(|net| net.addr().is_ipv6() == ipv6).copied());
-        Self { family, pods, programmed: Programmed::default() }
+impl<R: Rules<ObjectKey>> Proxy<R> {
+    async fn wake(&mut self, due: &Due, scope: &Scope) -> Result<Wake, ProxyError> {
+        tokio::select! {
+            biased;
+            () = scope.cancelled() => Ok(Wake::Stop),
+            () = at(due.anew) => Ok(Wake::Anew),
+            heard = self.rules.heard() => heard.map(Wake::Heard).map_err(ProxyError::Monitor),
+            // Before more changes: clients of the endpoints that went wait.
+            () = at(self.flows.is_due().then_some(due.flows)) => Ok(Wake::Flows),
+            keys = self.world.changed() => Ok(Wake::Changed(keys)),
+            () = at(due.tidy) => Ok(Wake::Tidy),
+            () = at(Some(due.audit)) => Ok(Wake::Audit),
+        }
     }
 
-    /// Whether the kernel has the rules that we gave it.
-    fn matches(&self, state: Option<&TableState>) -> bool {
-        state.is_some_and(|state| {
-            let chain = |(name, count): (&str, usize)| state.chains.get(name) == Some(&count);
-            let map = |(name, count): (&str, usize)| state.sets.get(name) == Some(&count);
-            self.programmed.rule_counts().into_iter().all(chain)
-                && self.programmed.element_counts().into_iter().all(map)
-        })
-    }
-}
-
-async fn write_anew(
-    tables: &mut [Table],
-    flows: &mut Flows<ObjectKey>,
-    world: &mut World,
-    kernel: &mut impl Kernel,
-) -> Result<(), CommitError> {
-    let started = Instant::now();
-    let services = world.all();
-    for table in tables {
-        let plan = plan_all(services.iter().map(|(key, model)| (key, model)), table.family, table.pods);
-        kernel.commit(&plan.transaction).await?;
-        tell(&plan.shadowed);
-        table.programmed.accept(plan);
-    }
-    flows.change_all(services.iter().map(|(key, model)| (key, model)));
-    info!(services = services.len(), elapsed_ms = started.elapsed().as_millis(), "wrote all service rules");
-    Ok(())
-}
-
-async fn write_changes(
-    tables: &mut [Table],
-    flows: &mut Flows<ObjectKey>,
-    world: &World,
-    kernel: &mut impl Kernel,
-    keys: HashSet<ObjectKey>,
-) -> Result<(), CommitError> {
-    let started = Instant::now();
-    let services: Vec<(ObjectKey, ServiceModel)> = keys.into_iter().map(|key| world.model(key)).collect();
-    for table in tables {
-        let plan = plan(
-            &table.programmed,
-            services.iter().map(|(key, model)| (key, model)),
-            table.family,
-            table.pods,
+    async fn write_anew(&mut self) -> Result<(), WriteError> {
+        let started = Instant::now();
+        let services = self.world.all();
+        let written = self.rules.write_all(&services).await?;
+        tell(&written.shadowed);
+        self.flows.change_all(services.iter().map(|(key, model)| (key, model)));
+        self.checks.change_all(services.iter().map(|(key, model)| (key, model)));
+        info!(
+            mode = %self.config.mode,
+            services = services.len(),
+            elapsed_ms = started.elapsed().as_millis(),
+            "wrote all service rules"
         );
-        if !plan.is_empty() {
-            kernel.commit(&plan.transaction).await?;
-            let changes = plan.transaction.changes.len();
+        self.be_alone().await;
+        Ok(())
+    }
+
+    /// Another mode's rules serve until ours do.
+    async fn be_alone(&mut self) {
+        if !self.alone {
+            self.alone = after_switch_to(self.config.mode, self.config.node_ports).await;
+        }
+    }
+
+    async fn write_changes(&mut self, keys: HashSet<ObjectKey>) -> Result<(), WriteError> {
+        let started = Instant::now();
+        let services: Vec<(ObjectKey, ServiceModel)> =
+            keys.into_iter().map(|key| self.world.model(key)).collect();
+        let written = self.rules.write(&services).await?;
+        tell(&written.shadowed);
+        if written.changes > 0 {
             debug!(
                 services = services.len(),
-                changes,
+                changes = written.changes,
                 elapsed_us = started.elapsed().as_micros(),
                 "changed service rules"
             );
         }
-        tell(&plan.shadowed);
-        table.programmed.accept(plan);
+        for (key, model) in &services {
+            self.flows.change(key, model);
+        }
+        self.checks.change(services.iter().map(|(key, model)| (key, model)));
+        Ok(())
     }
-    for (key, model) in &services {
-        flows.change(key, model);
+
+    /// Forgets stale UDP flows, and says when it may be done again.
+    async fn forget_flows(&mut self) -> Instant {
+        let started = Instant::now();
+        match forget_apart(self.flows.leads()).await {
+            Ok(forgotten) => {
+                self.flows.accept();
+                debug!(forgotten, elapsed_us = started.elapsed().as_micros(), "reconciled UDP flows");
+                Instant::now() + FLOWS_APART
+            }
+            // They stay due.
+            Err(error) => {
+                let wait = FLOWS_RETRY;
+                let error = &error as &dyn std::error::Error;
+                warn!(error, retry_in_ms = wait.as_millis(), "stale UDP flows were not forgotten");
+                Instant::now() + wait
+            }
+        }
     }
-    Ok(())
+
+    async fn audit(&mut self, due: &mut Due) -> Result<(), WriteError> {
+        if !self.rules.audit().await? {
+            warn!(mode = %self.config.mode, "the kernel's service rules are not ours; writing them anew");
+            due.anew = Some(Instant::now());
+        }
+        self.be_alone().await;
+        Ok(())
+    }
 }
 
-/// Forgets stale UDP flows, and says when it may be done again.
-async fn forget_flows(flows: &mut Flows<ObjectKey>, kernel: &mut impl Kernel) -> Instant {
-    let started = Instant::now();
-    match kernel.forget_flows(flows.leads()).await {
-        Ok(forgotten) => {
-            flows.accept();
-            debug!(forgotten, elapsed_us = started.elapsed().as_micros(), "reconciled UDP flows");
-            Instant::now() + FLOWS_APART
-        }
-        // They stay due.
-        Err(error) => {
-            let wait = FLOWS_RETRY;
-            let error = &error as &dyn std::error::Error;
-            warn!(error, retry_in_ms = wait.as_millis(), "stale UDP flows were not forgotten");
-            Instant::now() + wait
-        }
-    }
+async fn forget_apart(leads: Leads) -> Result<usize, FlowsError> {
+    // The kernel's answer to a question is bounded in time, so this ends.
+    tokio::task::spawn_blocking(move || forget(&leads)).await?
 }
 
 /// Says which Services do not get what they ask for.
@@ -268,28 +268,4 @@ fn tell(shadowed: &[Shadowed<ObjectKey>]) {
     for Shadowed { what, loser, winner } in shadowed {
         warn!(service = %loser, claim = what, taken_by = %winner, "another service has this address already");
     }
-}
-
-async fn tidy(tables: &mut [Table], kernel: &mut impl Kernel) {
-    for table in tables.iter_mut().filter(|table| table.programmed.has_retired()) {
-        let deletions = plan_deletions(&table.programmed, table.family);
-        match kernel.commit(&deletions).await {
-            Ok(()) => table.programmed.accept_deletions(),
-            // Something still uses one of them for a moment: nothing is lost, the next tidying tries again.
-            Err(error) => {
-                debug!(error = &error as &dyn std::error::Error, "emptied chains cannot be deleted yet")
-            }
-        }
-    }
-}
-
-async fn audit(tables: &[Table], kernel: &mut impl Kernel, due: &mut Due) -> Result<(), CommitError> {
-    for table in tables {
-        let state = kernel.state(table.family).await?;
-        if !table.matches(state.as_ref()) {
-            warn!(family = ?table.family, "the kernel's service rules are not ours; writing them anew");
-            due.anew = Some(Instant::now());
-        }
-    }
-    Ok(())
 }

@@ -239,7 +239,52 @@ uninstall() {
   [ ! -s "$VM_DIR/left" ] || { echo "the uninstaller left:" >&2; cat "$VM_DIR/left" >&2; return 1; }
 }
 
-all="web agent_killed upgrade reboot power_cut partition uninstall"
+# The proxy's own tests of IPVS, which need a kernel that has it; in network namespaces, so that the machine's Services do not notice.
+ipvs_traffic() {
+  local tests
+  tests=$(cargo test --locked -p proxy --test rules --no-run --message-format json | grep -o '"executable":"[^"]*"' | tail -n 1 | cut -d'"' -f4)
+  strip -o "$VM_DIR/rules" "$tests"
+  give 2 "$VM_DIR/rules" /root
+  on 2 /root/rules --test-threads=1 --include-ignored ipvs
+}
+
+# A node's Services in each mode, one after the other: served by its own rules alone, from the node itself, by its node port and
+# from the other node, with and without endpoints on it.
+proxy_mode() {
+  local mode=$1
+  # shellcheck disable=SC2016 # the machine expands it
+  on 2 "set -e; sed '/^proxy:/d' /etc/coracle/config.yaml >/etc/coracle/config.new; echo 'proxy: {mode: $mode}' >>/etc/coracle/config.new
+    mv /etc/coracle/config.new /etc/coracle/config.yaml; systemctl restart coracle-node.service"
+  eventually 120 "node2 is Ready in mode $mode" is True condition 2
+  # What is left of the mode before goes once this one serves.
+  eventually 120 "only the rules of mode $mode are there" is "$mode" modes_on_node2
+  web_is_served 2 3
+  eventually 60 "the node port answers in mode $mode" fetch 3 "$(lab_address 2):30081"
+  k patch service web -p '{"spec":{"externalTrafficPolicy":"Local","internalTrafficPolicy":"Local","sessionAffinity":"ClientIP"}}'
+  eventually 60 "the node port answers with local policies" fetch 3 "$(lab_address 2):30081"
+  web_is_served 2
+  k patch service web -p '{"spec":{"selector":{"app":"nobody"}}}'
+  is_refused() { is 7 on 3 "curl -s -m 10 -o /dev/null http://$(lab_address 2):30081/; echo \$?"; }
+  eventually 60 "without endpoints it is refused" is_refused
+  k patch service web -p '{"spec":{"selector":{"app":"web"},"externalTrafficPolicy":"Cluster","internalTrafficPolicy":"Cluster","sessionAffinity":"None"}}'
+  web_is_served 2
+}
+# The table of nf_tables stands beside IPVS too, so that is asked first.
+modes_on_node2() {
+  # shellcheck disable=SC2016 # the machine expands it
+  on 2 'found=""
+    if ip link show kube-ipvs0 >/dev/null 2>&1; then ipvsadm -Ln | grep -q ":80 rr" && found="ipvs"
+    elif nft list table ip coracle-proxy >/dev/null 2>&1; then found="nftables"; fi
+    if iptables-save -t nat | grep -q "^:KUBE-SERVICES"; then found="$found iptables"; fi
+    echo $found'
+}
+proxy_modes() {
+  local mode
+  spread
+  for mode in nftables iptables ipvs iptables nftables; do proxy_mode $mode; done
+}
+
+all="web agent_killed upgrade ipvs_traffic proxy_modes reboot power_cut partition uninstall"
 
 # --- running them
 

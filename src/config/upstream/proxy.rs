@@ -13,7 +13,12 @@ use super::{
     },
     shared::{self, Fixed, MaybePort, NodeName, fixed},
 };
-use crate::{Components, Config, Mistake, section::Section, tree::Node};
+use crate::{
+    Components, Config, Mistake, ProxyMode,
+    read::SCHEDULERS,
+    section::{Section, set},
+    tree::Node,
+};
 
 pub(super) const FLAGS: Table = Table {
     program: "kube-proxy",
@@ -30,7 +35,7 @@ const ACCEPTED: &[Flag] = &[
     flag("kubeconfig", Text, Field("clientConnection.kubeconfig"), "by what the API server is reached"),
     flag("hostname-override", Text, Field("hostnameOverride"), "the node's name, instead of the host name"),
     flag("cleanup", Switch, Alone("cleanup"), "take the rules away, and end"),
-    flag("proxy-mode", Text, Field("mode"), "how rules are made [nftables]"),
+    flag("proxy-mode", Text, Field("mode"), "how rules are made: iptables, ipvs or nftables [iptables]"),
     flag(
         "cluster-cidr",
         Text,
@@ -72,7 +77,13 @@ const ACCEPTED: &[Flag] = &[
         Field("nodePortAddresses"),
         "only empty: node ports answer on every address of the node",
     ),
-    flag("masquerade-all", Switch, Field("nftables.masqueradeAll"), "only false"),
+    flag(
+        "masquerade-all",
+        Switch,
+        Field("iptables.masqueradeAll"),
+        "masquerade pods' own connections to cluster IPs too",
+    ),
+    flag("ipvs-scheduler", Text, Field("ipvs.scheduler"), "how IPVS chooses an endpoint [rr]"),
     flag(
         "conntrack-max-per-core",
         Number,
@@ -98,7 +109,6 @@ const REFUSED: &[&str] = &[
     "iptables-sync-period",
     "ipvs-exclude-cidrs",
     "ipvs-min-sync-period",
-    "ipvs-scheduler",
     "ipvs-strict-arp",
     "ipvs-sync-period",
     "ipvs-tcp-timeout",
@@ -141,7 +151,7 @@ pub(super) fn read(root: Node, given: &Given, mistakes: &mut Vec<Mistake>) -> Co
     connection(&mut config, &mut section, given.is_on("cleanup"));
     config.node.name = section.parsed::<NodeName>("hostnameOverride", "a node name").map(Into::into);
     healthz(&mut config, &mut section, port);
-    mode(&mut section);
+    mode(&mut config, &mut section);
     pods(&mut config, &mut section);
     let score = section.number::<i16>("oomScoreAdj", -1000, 1000);
     config.proxy.oom_score_adj = score.or(config.proxy.oom_score_adj);
@@ -149,10 +159,10 @@ pub(super) fn read(root: Node, given: &Given, mistakes: &mut Vec<Mistake>) -> Co
     shared::feature_gates(&mut section);
     conntrack(section.section("conntrack"));
     for mode in ["iptables", "nftables"] {
-        rules(section.section(mode));
+        rules(&mut config, section.section(mode));
     }
-    // Of modes and machines that are not this one.
-    section.moot("ipvs");
+    ipvs(&mut config, section.section("ipvs"));
+    // Of machines that are not this one.
     section.moot("winkernel");
     for (field, _why) in MOOT {
         section.moot(field);
@@ -192,9 +202,31 @@ fn healthz(config: &mut Config, section: &mut Section<'_>, port: Option<u16>) {
     section.only("bindAddressHardFail", &["false"], "a port that is taken is tried again");
 }
 
-/// How rules are made. One place reads the word, whatever says it.
-fn mode(section: &mut Section<'_>) {
-    section.only("mode", &["nftables"], "rules are made for nftables");
+/// How rules are made. An empty mode is upstream's default.
+fn mode(config: &mut Config, section: &mut Section<'_>) {
+    let modes = [
+        ("", ProxyMode::Iptables),
+        ("iptables", ProxyMode::Iptables),
+        ("ipvs", ProxyMode::Ipvs),
+        ("nftables", ProxyMode::Nftables),
+    ];
+    config.proxy.mode = section.choice("mode", &modes).unwrap_or(ProxyMode::Iptables);
+}
+
+/// Of mode ipvs; upstream writes it for all modes, and an empty scheduler is its default.
+fn ipvs(config: &mut Config, mut section: Section<'_>) {
+    let named = SCHEDULERS.map(|name| (name, name));
+    let schedulers: Vec<(&str, &'static str)> = named.into_iter().chain([("", "rr")]).collect();
+    set!(config.proxy.ipvs_scheduler, section.choice("scheduler", &schedulers));
+    for field in ["syncPeriod", "minSyncPeriod"] {
+        section.moot(field);
+    }
+    section.only("strictARP", &["false"], "how the kernel answers ARP is left as it is");
+    section.only("excludeCIDRs", &["[]"], "all virtual servers that are not of Services go");
+    for field in ["tcpTimeout", "tcpFinTimeout", "udpTimeout"] {
+        section.only(field, &["0s"], "the kernel's time limits are left as they are");
+    }
+    section.finish();
 }
 
 fn pods(config: &mut Config, section: &mut Section<'_>) {
@@ -232,12 +264,8 @@ impl FromStr for Ranges {
 }
 
 /// Rules of whichever mode.
-fn rules(mut section: Section<'_>) {
-    section.only(
-        "masqueradeAll",
-        &["false"],
-        "only what comes from outside of the pods' range is masqueraded",
-    );
+fn rules(config: &mut Config, mut section: Section<'_>) {
+    config.proxy.masquerade_all |= section.bool("masqueradeAll").unwrap_or_default();
     section.only("masqueradeBit", &["14"], "which bit marks packets is not settable");
     section.only("localhostNodePorts", &["true", "false"], "node ports answer where the mode lets them");
     section.moot("syncPeriod");

@@ -10,7 +10,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{CgroupDriver, LogFormat, NetworkProvider, Serving, Taint, TaintEffect};
+use crate::{CgroupDriver, LogFormat, NetworkProvider, ProxyMode, Serving, Taint, TaintEffect};
 
 const KUBEADM_KUBELET: &str = include_str!("testdata/kubeadm-kubelet.yaml");
 const KUBEADM_PROXY: &str = include_str!("testdata/kubeadm-kube-proxy.yaml");
@@ -248,7 +248,13 @@ fn a_kube_proxy_is_told_by_flags_or_file() {
     let config = run(PROXY, line, "").unwrap();
     assert_eq!(config.proxy.pod_ranges, Some(vec!["10.1.0.0/16".parse().unwrap()]));
     assert_eq!(config.proxy.healthz, Some(SocketAddr::from(([127, 0, 0, 1], 10256))));
+    assert_eq!(config.proxy.mode, ProxyMode::Nftables);
+    let config =
+        run(PROXY, "--kubeconfig=/k --proxy-mode=ipvs --ipvs-scheduler=lc --masquerade-all", "").unwrap();
+    assert_eq!((config.proxy.mode, config.proxy.ipvs_scheduler), (ProxyMode::Ipvs, "lc"));
+    assert!(config.proxy.masquerade_all);
     let config = proxied("bindAddress: 192.0.2.1").unwrap();
+    assert_eq!(config.proxy.mode, ProxyMode::Iptables, "upstream's default");
     assert_eq!(config.proxy.healthz, Some(SocketAddr::from(([192, 0, 2, 1], 10256))));
     assert_eq!(config.proxy.pod_ranges, Some(Vec::new()));
     for (line, expected) in [
@@ -263,7 +269,7 @@ fn a_kube_proxy_is_told_by_flags_or_file() {
         assert!(told.contains(expected), "{line}: {told}");
     }
     let told = run(PROXY, "--proxy-mode=userspace", "").unwrap_err();
-    assert!(told.contains("--proxy-mode: cannot be userspace"), "{told}");
+    assert!(told.contains("--proxy-mode: \"userspace\" is none of: iptables, ipvs, nftables"), "{told}");
     assert!(told.contains("--kubeconfig: is needed"), "{told}");
 }
 

@@ -6,13 +6,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{
-    model::{
-        Chain, Change, Data, DataType, Element, Family, HookKind, Key, Reject, Rule, Set, SetKind, Statement,
-        TableName, Transaction, Value, Verdict,
-    },
-    wire::Writer,
+use super::model::{
+    Chain, Change, Data, DataType, Element, Family, HookKind, Key, Reject, Rule, Set, SetKind, Statement,
+    TableName, Transaction, Value, Verdict,
 };
+use crate::wire::Writer;
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;

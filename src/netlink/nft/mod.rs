@@ -17,7 +17,6 @@ mod encode;
 mod model;
 mod render;
 mod socket;
-mod wire;
 
 pub use model::{
     Chain, Change, Data, DataType, Element, Family, Hook, HookKind, HookPoint, Key, Proto, Reject, Rule, Set,

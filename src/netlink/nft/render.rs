@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::model::{
-    Chain, Change, Data, DataType, Element, Family, HookKind, HookPoint, Key, Proto, Reject, Set, SetKind,
+    Chain, Change, Data, DataType, Element, Family, HookKind, HookPoint, Key, Reject, Set, SetKind,
     Statement, Transaction, Value, Verdict,
 };
 
@@ -144,17 +144,9 @@ fn join(parts: &[Data]) -> String {
 fn data(data: Data) -> String {
     match data {
         Data::Address(address) => address.to_string(),
-        Data::Proto(proto) => proto_name(proto).to_string(),
+        Data::Proto(proto) => proto.name().to_string(),
         Data::Port(port) => port.to_string(),
         Data::Number(number) => number.to_string(),
-    }
-}
-
-fn proto_name(proto: Proto) -> &'static str {
-    match proto {
-        Proto::Tcp => "tcp",
-        Proto::Udp => "udp",
-        Proto::Sctp => "sctp",
     }
 }
 

@@ -8,8 +8,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::{
     encode::{self, message},
     model::{Change, TableName, Transaction},
-    wire::{Reader, Writer},
 };
+use crate::wire::{Reader, Writer};
 
 /// The kernel takes a batch as one datagram: room for some ten thousand Services.
 const SEND_BUFFER_BYTES: usize = 64 << 20;
@@ -163,16 +163,8 @@ impl Socket {
     /// When the kernel cannot be asked.
     pub async fn state(&mut self, table: &TableName) -> Result<Option<TableState>, CommitError> {
         let mut state = TableState::default();
-        let mut attributes = Writer::default();
-        attributes.text(encode::ATTR_TABLE, &table.name);
-        let attributes = attributes.finish();
-        let Some(chains) = self.dump(table, message::GETCHAIN, &attributes).await? else { return Ok(None) };
-        for body in &chains {
-            let reader = Reader::new(body);
-            if let Some(chain) = reader.text(encode::NFTA_CHAIN_NAME).filter(|_| is_of(table, &reader)) {
-                state.chains.insert(chain.to_string(), 0);
-            }
-        }
+        let attributes = of_table(table);
+        state.chains.extend(self.chains(table).await?.into_iter().map(|chain| (chain, 0)));
         if state.chains.is_empty() && !self.has_table(table).await? {
             return Ok(None);
         }
@@ -194,6 +186,19 @@ impl Socket {
             }
         }
         Ok(Some(state))
+    }
+
+    /// The names of a table's chains; none where there is no such table.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn chains(&mut self, table: &TableName) -> Result<Vec<String>, CommitError> {
+        let chains = self.dump(table, message::GETCHAIN, &of_table(table)).await?.unwrap_or_default();
+        let name = |body: &Vec<u8>| {
+            let reader = Reader::new(body);
+            reader.text(encode::NFTA_CHAIN_NAME).filter(|_| is_of(table, &reader)).map(ToString::to_string)
+        };
+        Ok(chains.iter().filter_map(name).collect())
     }
 
     async fn has_table(&mut self, table: &TableName) -> Result<bool, CommitError> {
@@ -248,6 +253,12 @@ impl Socket {
     }
 }
 
+fn of_table(table: &TableName) -> Vec<u8> {
+    let mut attributes = Writer::default();
+    attributes.text(encode::ATTR_TABLE, &table.name);
+    attributes.finish()
+}
+
 fn is_of(table: &TableName, reader: &Reader<'_>) -> bool {
     reader.text(encode::ATTR_TABLE) == Some(table.name.as_str())
 }
@@ -282,16 +293,47 @@ fn open(groups: u32) -> io::Result<TokioSocket> {
 /// Hears every change to nf_tables of the namespace.
 pub struct Monitor {
     socket: TokioSocket,
-    table: String,
+    watched: Watched,
     /// The socket whose changes are not told.
     ours: Option<u32>,
-    /// A change to our table was seen, of whom is told by the generation message that follows.
+    /// A change to what is watched was seen, of whom is told by the generation message that follows.
     touched: bool,
 }
 
 impl std::fmt::Debug for Monitor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("nft::Monitor").field("table", &self.table).finish_non_exhaustive()
+        f.debug_struct("nft::Monitor").field("watched", &self.watched).finish_non_exhaustive()
+    }
+}
+
+/// What a [`Monitor`] tells of.
+#[derive(Debug)]
+enum Watched {
+    /// Any change to a table.
+    Table(String),
+    /// What is taken away from some chains of tables that several programs share, or from the kernel's hooks there.
+    Removals { tables: Vec<String>, is_ours: fn(&str) -> bool },
+}
+
+/// The chains of iptables that packets enter its tables by.
+const HOOKS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+
+impl Watched {
+    fn is_touched(&self, kind: u16, reader: &Reader<'_>) -> bool {
+        let Some(changed) = reader.text(encode::ATTR_TABLE) else { return false };
+        match self {
+            Self::Table(table) => changed == table,
+            Self::Removals { tables, is_ours } => {
+                let chain = match kind & 0xff {
+                    message::DELTABLE => return tables.iter().any(|table| table == changed),
+                    message::DELCHAIN => reader.text(encode::NFTA_CHAIN_NAME),
+                    message::DELRULE => reader.text(encode::NFTA_RULE_CHAIN),
+                    _ => None,
+                };
+                tables.iter().any(|table| table == changed)
+                    && chain.is_some_and(|chain| is_ours(chain) || HOOKS.contains(&chain))
+            }
+        }
     }
 }
 
@@ -302,7 +344,7 @@ impl Monitor {
     /// When the kernel refuses the socket.
     pub fn open(table: &str, writer: &Socket) -> Result<Self, CommitError> {
         let ours = writer.port().map_err(CommitError::Open)?;
-        Self::of(table, Some(ours))
+        Self::of(Watched::Table(table.to_string()), Some(ours))
     }
 
     /// Watches one table (of both families) for changes, whoever makes them.
@@ -310,16 +352,40 @@ impl Monitor {
     /// # Errors
     /// When the kernel refuses the socket.
     pub fn of_all(table: &str) -> Result<Self, CommitError> {
-        Self::of(table, None)
+        Self::of(Watched::Table(table.to_string()), None)
     }
 
-    fn of(table: &str, ours: Option<u32>) -> Result<Self, CommitError> {
+    /// Watches tables (of both families) that others have rules in too, for rules and chains that are taken away, whoever
+    /// does it: from chains that are `is_ours`, or from those that lead to them.
+    ///
+    /// # Errors
+    /// When the kernel refuses the socket.
+    pub fn of_removals(tables: &[&str], is_ours: fn(&str) -> bool) -> Result<Self, CommitError> {
+        let tables = tables.iter().map(ToString::to_string).collect();
+        Self::of(Watched::Removals { tables, is_ours }, None)
+    }
+
+    fn of(watched: Watched, ours: Option<u32>) -> Result<Self, CommitError> {
         const NFNLGRP_NFTABLES: u32 = 7;
         let socket = open(1 << (NFNLGRP_NFTABLES - 1)).map_err(CommitError::Open)?;
-        Ok(Self { socket, table: table.to_string(), ours, touched: false })
+        Ok(Self { socket, watched, ours, touched: false })
     }
 
-    /// Resolves when somebody else (or anybody, see [`Monitor::of_all`]) changed our table, or when so much happened that we may have missed it.
+    /// Passes over what was told until now. The kernel tells of a change before whoever made it is answered.
+    pub fn forget(&mut self) {
+        self.touched = false;
+        // Lost messages are passed over like others; nothing to read ends it.
+        loop {
+            match self.socket.socket_ref().recv_from_full() {
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Resolves when somebody else (or anybody, where no writer was named) changed what is watched, or when so much happened
+    /// that we may have missed it.
     ///
     /// # Errors
     /// When the socket broke.
@@ -338,7 +404,7 @@ impl Monitor {
                     if touched && Some(event.port) != self.ours {
                         return Ok(());
                     }
-                } else if reader.text(encode::ATTR_TABLE) == Some(self.table.as_str()) {
+                } else if self.watched.is_touched(event.kind, &reader) {
                     self.touched = true;
                 }
             }

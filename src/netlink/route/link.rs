@@ -14,7 +14,7 @@ use super::{
     vxlan::{Vxlan, read_vxlan},
 };
 use crate::namespace::Namespace;
-use crate::request::{RequestError, or_absent};
+use crate::request::{RequestError, or_absent, or_present};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,6 +108,22 @@ impl Socket {
         ];
         let operation = format!("make veth pair {}", pair.name);
         self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, &operation)
+    }
+
+    /// Makes an interface that leads nowhere, for addresses that are to be this host's own; it is as it is where it is there.
+    ///
+    /// # Errors
+    /// [`RequestError::is_unsupported`] where the kernel's module `dummy` is neither loaded nor there to be loaded.
+    pub fn add_dummy(&mut self, name: &str) -> Result<(), RequestError> {
+        let mut message = LinkMessage::default();
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_string()),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)]),
+        ];
+        let operation = format!("make the dummy link {name}");
+        or_present(self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, &operation))
     }
 
     /// # Errors

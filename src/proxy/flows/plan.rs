@@ -8,18 +8,7 @@ use std::{
 
 use netlink::conntrack::Flow;
 
-use crate::model::{Endpoint, PortModel, Proto, ServiceModel};
-
-/// By what a flow comes to a Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Entrance {
-    /// The cluster IP, an external IP or one of the load balancer.
-    Address(IpAddr, u16),
-    NodePort {
-        ipv6: bool,
-        port: u16,
-    },
-}
+use crate::model::{Endpoint, Entrance, PortModel, Proto, ServiceModel};
 
 /// Where the flows of each entrance may lead; nowhere, for a Service without endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,12 +18,7 @@ impl Leads {
     fn of(model: &ServiceModel) -> Self {
         let mut leads = Self::default();
         for port in model.ports.iter().filter(|port| port.proto == Proto::Udp) {
-            let addresses = std::iter::once(&port.cluster_ip).chain(&port.external_ips);
-            let mut entrances: Vec<Entrance> =
-                addresses.map(|ip| Entrance::Address(*ip, port.port)).collect();
-            let ipv6 = port.cluster_ip.is_ipv6();
-            entrances.extend(port.node_port.map(|port| Entrance::NodePort { ipv6, port }));
-            for entrance in entrances {
+            for (entrance, _) in port.entrances() {
                 leads.0.entry(entrance).or_default().extend(flows_may_stay_at(port));
             }
         }
@@ -43,20 +27,18 @@ impl Leads {
 
     #[must_use]
     pub fn has_family(&self, ipv6: bool) -> bool {
-        self.0.keys().any(|entrance| match entrance {
-            Entrance::Address(ip, _) => ip.is_ipv6() == ipv6,
-            Entrance::NodePort { ipv6: of, .. } => *of == ipv6,
-        })
+        self.0.keys().any(|entrance| entrance.is_ipv6() == ipv6)
     }
 
     /// Whether a UDP flow came to one of our Services and leads to none of its endpoints. `local` are this node's addresses.
     #[must_use]
     pub fn is_stale(&self, original: &Flow, reply: &Flow, local: &BTreeSet<IpAddr>) -> bool {
         let Flow { destination, destination_port: port, .. } = *original;
-        let by_address = self.0.get(&Entrance::Address(destination, port));
+        let by_address = self.0.get(&Entrance::Address(destination, Proto::Udp, port));
         // The same port of a stranger's address is none of our business, nor is loopback's, where no node port is.
         let is_node = local.contains(&destination) && !destination.is_loopback();
-        let by_node_port = || self.0.get(&Entrance::NodePort { ipv6: destination.is_ipv6(), port });
+        let node_port = Entrance::NodePort { ipv6: destination.is_ipv6(), proto: Proto::Udp, port };
+        let by_node_port = || self.0.get(&node_port);
         let endpoints = by_address.or_else(|| is_node.then(by_node_port).flatten());
         // Who answers is where the first packet was sent, translated or not.
         let answers = Endpoint { ip: reply.source, port: reply.source_port };
@@ -66,7 +48,8 @@ impl Leads {
 
 /// Also endpoints that take no new traffic but still answer, as upstream has it: a flow drains while its pod terminates.
 fn flows_may_stay_at(port: &PortModel) -> impl Iterator<Item = Endpoint> {
-    port.serving.iter().chain(&port.internal.endpoints).chain(&port.external.endpoints).copied()
+    let pools = [&port.internal, &port.external].map(|targets| &targets.endpoints);
+    port.serving.iter().chain(&port.cluster).chain(pools.into_iter().flatten()).copied()
 }
 
 /// What flows of each Service may lead to, and whether some may have become stale since they were looked at.
@@ -166,13 +149,16 @@ mod tests {
             port: 53,
             cluster_ip: ip("10.96.0.10"),
             external_ips: BTreeSet::from([ip("192.0.2.9")]),
+            balancer_ips: BTreeSet::new(),
+            source_ranges: BTreeSet::new(),
             node_port: Some(30053),
             affinity: Some(Duration::from_secs(1)),
             internal: targets.clone(),
             external: targets,
+            cluster: endpoints.clone(),
             serving: endpoints,
         };
-        ServiceModel { created: 0, ports: vec![port] }
+        ServiceModel { created: 0, ports: vec![port], health: None }
     }
 
     /// Whether a flow to `to` that is answered by `by` is stale, on a node with the address 192.0.2.1.
@@ -247,7 +233,8 @@ mod tests {
         flows.accept();
         let remaining = dns(&[2]).ports.remove(0).internal;
         model.ports[0].internal = remaining.clone();
-        model.ports[0].external = remaining;
+        model.ports[0].external = remaining.clone();
+        model.ports[0].cluster = remaining.endpoints;
         flows.change(&1, &model);
         assert!(!flows.is_due());
         assert!(!is_stale(&flows.leads(), ("10.96.0.10", 53), ("10.244.0.1", 5353)));

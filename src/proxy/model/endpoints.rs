@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
 
-use super::{Endpoint, Targets};
+use super::{Endpoint, Place, Targets};
 
 /// An endpoint with what the choice depends on.
 #[derive(Clone, Copy, Debug)]
@@ -16,10 +16,31 @@ pub(super) struct Candidate {
     serving_while_terminating: bool,
     serving: bool,
     local: bool,
+    for_node: Hint,
+    for_zone: Hint,
+}
+
+/// What an endpoint's hints say about this node, or its zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hint {
+    /// They do not speak of nodes, or of zones.
+    None,
+    Here,
+    Elsewhere,
+}
+
+impl Hint {
+    fn of<'a>(names: impl Iterator<Item = &'a str>, here: Option<&str>) -> Self {
+        names.fold(Self::None, |hint, name| match hint {
+            Self::Here => Self::Here,
+            _ if Some(name) == here => Self::Here,
+            _ => Self::Elsewhere,
+        })
+    }
 }
 
 /// The candidates of the port named `port` in one address family.
-pub(super) fn candidates(slices: &[&EndpointSlice], port: &str, ipv6: bool, node: &str) -> Vec<Candidate> {
+pub(super) fn candidates(slices: &[&EndpointSlice], port: &str, ipv6: bool, place: &Place) -> Vec<Candidate> {
     let mut found = Vec::new();
     for slice in slices {
         let number = slice.ports.iter().flatten().find(|p| p.name.as_deref().unwrap_or_default() == port);
@@ -30,16 +51,19 @@ pub(super) fn candidates(slices: &[&EndpointSlice], port: &str, ipv6: bool, node
                 continue;
             };
             if ip.is_ipv6() == ipv6 {
-                found.push(candidate(endpoint, Endpoint { ip, port: number }, node));
+                found.push(candidate(endpoint, Endpoint { ip, port: number }, place));
             }
         }
     }
     found
 }
 
-fn candidate(endpoint: &ApiEndpoint, at: Endpoint, node: &str) -> Candidate {
+fn candidate(endpoint: &ApiEndpoint, at: Endpoint, place: &Place) -> Candidate {
     let conditions = endpoint.conditions.clone().unwrap_or_default();
     let terminating = conditions.terminating == Some(true);
+    let hints = endpoint.hints.as_ref();
+    let nodes = hints.and_then(|hints| hints.for_nodes.as_ref()).into_iter().flatten();
+    let zones = hints.and_then(|hints| hints.for_zones.as_ref()).into_iter().flatten();
     Candidate {
         endpoint: at,
         // What is not said counts as true for readiness (discovery.k8s.io/v1, EndpointConditions).
@@ -47,7 +71,9 @@ fn candidate(endpoint: &ApiEndpoint, at: Endpoint, node: &str) -> Candidate {
         serving_while_terminating: terminating && conditions.serving != Some(false),
         // An old producer of slices says only whether it is ready.
         serving: conditions.serving.or(conditions.ready) != Some(false),
-        local: endpoint.node_name.as_deref() == Some(node),
+        local: endpoint.node_name.as_deref() == Some(place.node.as_str()),
+        for_node: Hint::of(nodes.map(|node| node.name.as_str()), Some(&place.node)),
+        for_zone: Hint::of(zones.map(|zone| zone.name.as_str()), place.zone.as_deref()),
     }
 }
 
@@ -55,15 +81,30 @@ pub(super) fn serving(candidates: &[Candidate]) -> BTreeSet<Endpoint> {
     candidates.iter().filter(|candidate| candidate.serving).map(|candidate| candidate.endpoint).collect()
 }
 
+/// Which of the ready endpoints are near enough: as hints say while all have them and some are for here, else all (KEP-2433, KEP-3015).
+fn near(candidates: &[Candidate]) -> impl Fn(&Candidate) -> bool + use<> {
+    let decides = |hint: fn(&Candidate) -> Hint| {
+        let mut hints = candidates.iter().filter(|candidate| candidate.ready).map(hint).peekable();
+        let mut here = false;
+        hints.peek().is_some() && hints.all(|hint| (here |= hint == Hint::Here, hint != Hint::None).1) && here
+    };
+    let (by_node, by_zone) = (decides(|c| c.for_node), decides(|c| c.for_zone));
+    move |candidate| match (by_node, by_zone) {
+        (true, _) => candidate.for_node == Hint::Here,
+        (false, true) => candidate.for_zone == Hint::Here,
+        (false, false) => true,
+    }
+}
+
 /// Ready endpoints; where there are none, those that still serve while they terminate (KEP-1669).
 pub(super) fn targets(candidates: &[Candidate], local_only: bool) -> Targets {
+    let near = near(candidates);
     let choose = |allowed: &dyn Fn(&Candidate) -> bool| -> BTreeSet<Endpoint> {
-        let ready: BTreeSet<Endpoint> =
-            candidates.iter().filter(|c| c.ready && allowed(c)).map(|c| c.endpoint).collect();
-        if !ready.is_empty() {
-            return ready;
-        }
-        candidates.iter().filter(|c| c.serving_while_terminating && allowed(c)).map(|c| c.endpoint).collect()
+        let of = |takes: &dyn Fn(&Candidate) -> bool| -> BTreeSet<Endpoint> {
+            candidates.iter().filter(|c| takes(c) && allowed(c)).map(|c| c.endpoint).collect()
+        };
+        let ready = of(&|c| c.ready && (local_only || near(c)));
+        if ready.is_empty() { of(&|c| c.serving_while_terminating) } else { ready }
     };
     let all = choose(&|_| true);
     let endpoints = if local_only { choose(&|c| c.local) } else { all.clone() };

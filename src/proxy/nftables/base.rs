@@ -1,31 +1,48 @@
 //! The part of the table that every Service shares.
 //!
 //! ```text
-//!   prerouting, output ──▶ services ──vmap service-ips────────▶ service-… ──▶ endpoint-… ──▶ dnat
+//!   prerouting, output ──▶ services ──vmap service-ips────────▶ service-… or local-… ──▶ endpoint-… ──▶ dnat
 //!                                   └─vmap service-nodeports──▶ external-… ──▶ service-… or local-…
 //!   input, forward, output ──vmap no-endpoint-…──▶ refuse | discard
 //!   postrouting ──▶ masquerade what was marked
 //! ```
+//!
+//! Beside IPVS, `services` only marks, and `input` also judges what IPVS would take but must not, and what comes to an address
+//! of a Service without being for one of its ports: such an address is the node's own there.
 #![deny(clippy::disallowed_methods)]
 
 use ipnet::IpNet;
 use netlink::nft::{
-    Chain, Change, DataType, Family, HookKind, HookPoint, Key, Reject, Rule, Set, SetKind, Statement,
-    Verdict, ct_state,
+    Chain, Change, Data, DataType, Family, HookKind, HookPoint, Key, Proto, Reject, Rule, Set, SetKind,
+    Statement, Verdict, ct_state,
 };
 
 use super::names::{
-    DISCARD, MARK, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, REFUSE, SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
+    DISCARD, HAIRPINS, INSIDERS, MARK, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, REFUSE, SERVICE_ADDRESSES,
+    SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES, STRANGERS,
 };
+use super::render::{Layout, Role, strangers};
 
 /// Bit 14, the one that kube-proxy marks with too, so that other software that knows it leaves it alone.
-pub(super) const MASQUERADE_BIT: u32 = 0x4000;
+pub(crate) const MASQUERADE_BIT: u32 = 0x4000;
 
 const PREROUTING: &str = "nat-prerouting";
 const OUTPUT: &str = "nat-output";
 const POSTROUTING: &str = "nat-postrouting";
-/// Before the filters of others (0), so that a Service without endpoints is refused whatever they accept.
-const FILTER_PRIORITY: i32 = -110;
+const MARK_PREROUTING: &str = "mark-prerouting";
+const MARK_OUTPUT: &str = "mark-output";
+/// Before the filters of others (0), so that a Service without endpoints is refused whatever they accept. Where the table
+/// translates, behind the translation of this host's own packets (−100): what was translated is not what nobody translates.
+/// Where IPVS does, before it takes this host's own packets (−98).
+fn filter_priority(role: Role) -> i32 {
+    match role {
+        Role::Translate => -90,
+        Role::BesideIpvs => -110,
+    }
+}
+
+/// Where `nft(8)` has `mangle`.
+const MARK_PRIORITY: i32 = -150;
 const FILTERS: [(&str, HookPoint); 3] = [
     ("filter-input", HookPoint::Input),
     ("filter-forward", HookPoint::Forward),
@@ -33,51 +50,81 @@ const FILTERS: [(&str, HookPoint); 3] = [
 ];
 
 /// Empties the table, if there is one, and makes what every Service shares.
-pub(super) fn base(family: Family) -> Vec<Change> {
+pub(super) fn base(layout: Layout) -> Vec<Change> {
     // The first makes the second possible where there is no table yet.
     let mut changes = vec![Change::AddTable, Change::DeleteTable, Change::AddTable];
-    changes.extend(chains().into_iter().map(Change::AddChain));
-    changes.extend(maps().into_iter().map(Change::AddSet));
-    changes.extend(rules(family).into_iter().map(Change::AddRule));
+    changes.extend(chains(layout.role).into_iter().map(Change::AddChain));
+    changes.extend(sets(layout.role).into_iter().map(Change::AddSet));
+    changes.extend(rules(layout).into_iter().map(Change::AddRule));
     changes
 }
 
-fn chains() -> Vec<Chain> {
-    let mut chains = vec![
-        Chain::hooked(PREROUTING, HookKind::Nat, HookPoint::Prerouting, -100),
-        Chain::hooked(OUTPUT, HookKind::Nat, HookPoint::Output, -100),
-        Chain::hooked(POSTROUTING, HookKind::Nat, HookPoint::Postrouting, 100),
-    ];
+/// The chains through which packets come to `services`.
+fn entries(role: Role) -> [Chain; 2] {
+    match role {
+        Role::Translate => [
+            Chain::hooked(PREROUTING, HookKind::Nat, HookPoint::Prerouting, -100),
+            Chain::hooked(OUTPUT, HookKind::Nat, HookPoint::Output, -100),
+        ],
+        Role::BesideIpvs => [
+            Chain::hooked(MARK_PREROUTING, HookKind::Filter, HookPoint::Prerouting, MARK_PRIORITY),
+            Chain::hooked(MARK_OUTPUT, HookKind::Filter, HookPoint::Output, MARK_PRIORITY),
+        ],
+    }
+}
+
+fn chains(role: Role) -> Vec<Chain> {
+    let mut chains = entries(role).to_vec();
+    chains.push(Chain::hooked(POSTROUTING, HookKind::Nat, HookPoint::Postrouting, 100));
     chains.extend([SERVICES, MARK, REFUSE, DISCARD].map(Chain::plain));
-    chains.extend(FILTERS.map(|(name, point)| Chain::hooked(name, HookKind::Filter, point, FILTER_PRIORITY)));
+    if role == Role::BesideIpvs {
+        chains.extend([STRANGERS, INSIDERS].map(Chain::plain));
+    }
+    let priority = filter_priority(role);
+    chains.extend(FILTERS.map(|(name, point)| Chain::hooked(name, HookKind::Filter, point, priority)));
     chains
 }
 
-fn maps() -> Vec<Set> {
-    let map = |name: &str, key: &[DataType]| Set {
+fn sets(role: Role) -> Vec<Set> {
+    let set = |name: &str, key: &[DataType], kind| Set {
         name: name.to_string(),
         key: key.to_vec(),
-        kind: SetKind::VerdictMap,
+        kind,
         timeout: None,
         intervals: false,
     };
+    let map = |name, key: &[DataType]| set(name, key, SetKind::VerdictMap);
     let (ip, port) =
         ([DataType::Address, DataType::Proto, DataType::Port], [DataType::Proto, DataType::Port]);
-    vec![
+    let mut sets = vec![
         map(SERVICE_IPS, &ip),
         map(SERVICE_NODE_PORTS, &port),
         map(NO_ENDPOINT_IPS, &ip),
         map(NO_ENDPOINT_NODE_PORTS, &port),
-    ]
+    ];
+    if role == Role::BesideIpvs {
+        sets.push(set(SERVICE_ADDRESSES, &[DataType::Address], SetKind::Set));
+        sets.push(set(HAIRPINS, &[DataType::Address, DataType::Address], SetKind::Set));
+    }
+    sets
 }
 
-fn rules(family: Family) -> Vec<Rule> {
-    let mut rules = vec![
-        Rule::new(PREROUTING, [Statement::jump(SERVICES)]),
-        Rule::new(OUTPUT, [Statement::jump(SERVICES)]),
+fn rules(layout: Layout) -> Vec<Rule> {
+    let (family, role) = (layout.family, layout.role);
+    let mut rules: Vec<Rule> =
+        entries(role).iter().map(|entry| Rule::new(&entry.name, [Statement::jump(SERVICES)])).collect();
+    rules.extend([
         Rule::new(SERVICES, [by_address(SERVICE_IPS)]),
         Rule::new(SERVICES, by_node_port(family, SERVICE_NODE_PORTS)),
         Rule::new(MARK, [Statement::SetMark { keep: !MASQUERADE_BIT, flip: MASQUERADE_BIT }]),
+    ]);
+    if role == Role::BesideIpvs {
+        // Which endpoint it will be is not known where the others are marked.
+        let pairs =
+            Statement::InSet { keys: vec![Key::Saddr, Key::Daddr], set: HAIRPINS.into(), negate: false };
+        rules.push(Rule::new(POSTROUTING, [pairs, Statement::jump(MARK)]));
+    }
+    rules.extend([
         Rule::new(
             POSTROUTING,
             [
@@ -89,12 +136,43 @@ fn rules(family: Family) -> Vec<Rule> {
         ),
         Rule::new(REFUSE, [Statement::Reject(Reject::PortUnreachable)]),
         Rule::new(DISCARD, [Statement::Do(Verdict::Drop)]),
-    ];
+    ]);
     for (chain, _) in FILTERS {
         let fresh = Statement::CtState(ct_state::NEW);
         rules.push(Rule::new(chain, [fresh.clone(), by_address(NO_ENDPOINT_IPS)]));
         let node_port = by_node_port(family, NO_ENDPOINT_NODE_PORTS);
         rules.push(Rule::new(chain, std::iter::once(fresh).chain(node_port)));
+    }
+    if role == Role::BesideIpvs {
+        rules.extend(beside_ipvs(layout));
+    }
+    rules
+}
+
+fn beside_ipvs(layout: Layout) -> Vec<Rule> {
+    let fresh = Statement::CtState(ct_state::NEW);
+    let back = Statement::Do(Verdict::Return);
+    let mut rules: Vec<Rule> =
+        strangers(None, layout.pods).map(|rule| Rule::new(STRANGERS, rule)).into_iter().collect();
+    if let Some(net) = layout.pods.range {
+        let pod = Statement::InNet { key: Key::Saddr, net, negate: false };
+        rules.push(Rule::new(INSIDERS, [pod, back.clone()]));
+    }
+    rules.push(Rule::new(INSIDERS, [Statement::SaddrIsLocal, back]));
+    rules.push(Rule::new(INSIDERS, [Statement::goto(DISCARD)]));
+    let (input, _) = FILTERS[0];
+    // What is for a Service's port ends here, and what remains is for no port that the Service has.
+    rules.push(Rule::new(input, [fresh.clone(), by_address(SERVICE_IPS)]));
+    for proto in [Proto::Tcp, Proto::Udp, Proto::Sctp] {
+        rules.push(Rule::new(
+            input,
+            [
+                fresh.clone(),
+                Statement::InSet { keys: vec![Key::Daddr], set: SERVICE_ADDRESSES.into(), negate: false },
+                Statement::is(Key::L4Proto, Data::Proto(proto)),
+                Statement::goto(REFUSE),
+            ],
+        ));
     }
     rules
 }

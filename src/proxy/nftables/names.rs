@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{Endpoint, PortModel, Proto};
+use crate::model::{Endpoint, Pool, PortModel};
 
 /// Ours as a whole, one in each address family.
 pub const TABLE: &str = "coracle-proxy";
@@ -19,16 +19,16 @@ pub(super) const SERVICE_NODE_PORTS: &str = "service-nodeports";
 pub(super) const NO_ENDPOINT_IPS: &str = "no-endpoint-services";
 pub(super) const NO_ENDPOINT_NODE_PORTS: &str = "no-endpoint-nodeports";
 
+// Beside IPVS only.
+pub(super) const STRANGERS: &str = "mark-strangers";
+pub(super) const INSIDERS: &str = "insiders-only";
+/// Addresses that are the node's own there.
+pub(super) const SERVICE_ADDRESSES: &str = "service-addresses";
+/// Each endpoint's address, twice.
+pub(super) const HAIRPINS: &str = "hairpins";
+
 /// nft takes names of up to 128 bytes in all its versions; a namespace and a name alone can fill that.
 const READABLE: usize = 96;
-
-fn proto(proto: Proto) -> &'static str {
-    match proto {
-        Proto::Tcp => "tcp",
-        Proto::Udp => "udp",
-        Proto::Sctp => "sctp",
-    }
-}
 
 /// `KIND-HASH-namespace/name/tcp/port`: the hash tells apart what the cut or the spelling would not.
 fn name(kind: &str, port: &PortModel, rest: &str) -> String {
@@ -36,7 +36,7 @@ fn name(kind: &str, port: &PortModel, rest: &str) -> String {
         "{}/{}/{}/{}{rest}",
         port.name.namespace,
         port.name.service,
-        proto(port.proto),
+        port.proto.name(),
         port.name.port
     );
     let hash = Sha256::digest(readable.as_bytes());
@@ -45,17 +45,21 @@ fn name(kind: &str, port: &PortModel, rest: &str) -> String {
     format!("{kind}-{:02x}{:02x}{:02x}{:02x}-{readable}", hash[0], hash[1], hash[2], hash[3])
 }
 
-pub(super) fn internal_chain(port: &PortModel) -> String {
-    name("service", port, "")
+pub(super) fn pool_chain(port: &PortModel, pool: Pool) -> String {
+    let kind = match pool {
+        Pool::Cluster => "service",
+        Pool::Local => "local",
+    };
+    name(kind, port, "")
 }
 
 pub(super) fn external_chain(port: &PortModel) -> String {
     name("external", port, "")
 }
 
-/// For `externalTrafficPolicy: Local`, whose endpoints are others than the internal ones.
-pub(super) fn local_chain(port: &PortModel) -> String {
-    name("local", port, "")
+/// For `loadBalancerSourceRanges`.
+pub(super) fn sources_chain(port: &PortModel) -> String {
+    name("sources", port, "")
 }
 
 pub(super) fn endpoint_chain(port: &PortModel, endpoint: &Endpoint) -> String {

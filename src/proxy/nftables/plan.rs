@@ -4,32 +4,46 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem::take,
+    net::IpAddr,
 };
 
-use netlink::nft::{Chain, Change, Data, Element, Family, Rule, TableName, Transaction};
+use netlink::nft::{Chain, Change, Data, Element, Rule, TableName, Transaction, Verdict};
 
 use super::{
     base::base,
-    claims::{Claim, ClaimKey, Claimant, Claimants, Shadowed, no_elements, spell},
-    names::TABLE,
-    render::{PodRange, Rendered, render},
+    names::{
+        HAIRPINS, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, SERVICE_ADDRESSES, SERVICE_IPS,
+        SERVICE_NODE_PORTS, TABLE,
+    },
+    render::{Elements, Layout, Own, Role, Wish, render},
 };
-use crate::model::ServiceModel;
+use crate::{
+    claims::{Held, Shadowed, Turn},
+    model::{Entrance, ServiceModel},
+};
 
 /// What the kernel has, as far as we know: what the last successful transactions made.
 #[derive(Clone, Debug)]
 pub struct Programmed<K: Ord> {
-    services: BTreeMap<K, Rendered>,
-    /// By key of the shared maps, so that a change looks at its own keys only.
-    claimants: Claimants<K>,
+    held: Held<K, Own, Elements>,
     /// Emptied chains and sets that nothing should use any more. They are deleted later and by themselves:
     /// the kernel may refuse while a set element that goes with them is still being freed.
     retired: BTreeSet<Retired>,
+    /// How many entrances an address has; how many Services an endpoint.
+    addresses: Counts,
+    hairpins: Counts,
 }
+
+type Counts = BTreeMap<IpAddr, usize>;
 
 impl<K: Ord> Default for Programmed<K> {
     fn default() -> Self {
-        Self { services: BTreeMap::new(), claimants: Claimants::default(), retired: BTreeSet::new() }
+        Self {
+            held: Held::default(),
+            retired: BTreeSet::new(),
+            addresses: Counts::new(),
+            hairpins: Counts::new(),
+        }
     }
 }
 
@@ -46,9 +60,11 @@ pub struct Plan<K: Ord> {
     /// Claims that lose with this plan and did not before, or lost to another.
     pub shadowed: Vec<Shadowed<K>>,
     /// Empty for a Service that is gone.
-    after: BTreeMap<K, Rendered>,
+    after: BTreeMap<K, Wish>,
     retire: BTreeSet<Retired>,
     revive: BTreeSet<Retired>,
+    addresses: Delta,
+    hairpins: Delta,
     from_nothing: bool,
 }
 
@@ -59,81 +75,111 @@ impl<K: Ord> Plan<K> {
     }
 }
 
-fn table(family: Family) -> TableName {
-    TableName { family, name: TABLE.to_string() }
+fn table(layout: Layout) -> TableName {
+    TableName { family: layout.family, name: TABLE.to_string() }
 }
 
 /// The whole table from nothing.
 pub fn plan_all<'a, K: Ord + Clone + 'a>(
     services: impl IntoIterator<Item = (&'a K, &'a ServiceModel)>,
-    family: Family,
-    pods: PodRange,
+    layout: Layout,
 ) -> Plan<K> {
-    plan_from(&Programmed::default(), services, (family, pods), Some(base(family)))
+    plan_from(&Programmed::default(), services, layout, Some(base(layout)))
 }
 
-/// What the changed services need; `None` for one that is gone.
+/// What the changed Services need; the empty model for one that is gone.
 pub fn plan<'a, K: Ord + Clone + 'a>(
     programmed: &Programmed<K>,
     changed: impl IntoIterator<Item = (&'a K, &'a ServiceModel)>,
-    family: Family,
-    pods: PodRange,
+    layout: Layout,
 ) -> Plan<K> {
-    plan_from(programmed, changed, (family, pods), None)
+    plan_from(programmed, changed, layout, None)
 }
 
 /// `base` comes first where the table is made from nothing.
 fn plan_from<'a, K: Ord + Clone + 'a>(
     programmed: &Programmed<K>,
     changed: impl IntoIterator<Item = (&'a K, &'a ServiceModel)>,
-    (family, pods): (Family, PodRange),
+    layout: Layout,
     base: Option<Vec<Change>>,
 ) -> Plan<K> {
-    let nothing = Rendered::default();
+    let nothing = Own::default();
     let from_nothing = base.is_some();
     let mut builder = Builder::new(base.unwrap_or_default());
-    let mut after = BTreeMap::new();
+    let (mut after, mut hairpins) = (BTreeMap::new(), Delta::default());
     for (key, service) in changed {
-        let rendered = render(service, family, pods);
-        builder.change(programmed.services.get(key).unwrap_or(&nothing), &rendered);
-        after.insert(key.clone(), rendered);
+        let wish = render(service, layout);
+        let before = programmed.held.get(key).map_or(&nothing, |before| &before.own);
+        builder.change(before, &wish.own);
+        hairpins.change(&before.hairpins, &wish.own.hairpins);
+        after.insert(key.clone(), wish);
     }
-    let shadowed = builder.elements(programmed, &after);
-    let transaction = Transaction { table: table(family), changes: builder.ordered() };
-    Plan { transaction, after, retire: builder.retire, revive: builder.revive, from_nothing, shadowed }
+    let (turns, shadowed) = programmed.held.settle(&after);
+    let mut addresses = Delta::default();
+    for turn in &turns {
+        builder.turn(turn);
+        if let Entrance::Address(ip, ..) = turn.entrance {
+            addresses.change(turn.had.map(|_| &ip), turn.has.map(|_| &ip));
+        }
+    }
+    if layout.role == Role::BesideIpvs {
+        builder.members(SERVICE_ADDRESSES, 1, &addresses, &programmed.addresses);
+        builder.members(HAIRPINS, 2, &hairpins, &programmed.hairpins);
+    }
+    let transaction = Transaction { table: table(layout), changes: builder.ordered() };
+    let Builder { retire, revive, .. } = builder;
+    Plan { transaction, after, retire, revive, addresses, hairpins, from_nothing, shadowed }
+}
+
+/// By how much counts of addresses change.
+#[derive(Clone, Debug, Default)]
+struct Delta(BTreeMap<IpAddr, isize>);
+
+impl Delta {
+    fn change<'a>(
+        &mut self,
+        before: impl IntoIterator<Item = &'a IpAddr>,
+        after: impl IntoIterator<Item = &'a IpAddr>,
+    ) {
+        before.into_iter().for_each(|ip| *self.0.entry(*ip).or_default() -= 1);
+        after.into_iter().for_each(|ip| *self.0.entry(*ip).or_default() += 1);
+    }
+
+    /// Each address with how often it was and will be counted.
+    fn counts(&self, known: &Counts) -> impl Iterator<Item = (IpAddr, usize, usize)> {
+        self.0.iter().map(|(ip, by)| {
+            let count = known.get(ip).copied().unwrap_or_default();
+            (*ip, count, count.saturating_add_signed(*by))
+        })
+    }
+
+    fn apply(&self, counts: &mut Counts) {
+        let after: Vec<_> = self.counts(counts).map(|(ip, _, after)| (ip, after)).collect();
+        for (ip, count) in after {
+            let _before = if count == 0 { counts.remove(&ip) } else { counts.insert(ip, count) };
+        }
+    }
 }
 
 /// Deletes what was retired before.
 #[must_use]
-pub fn plan_deletions<K: Ord>(programmed: &Programmed<K>, family: Family) -> Transaction {
+pub fn plan_deletions<K: Ord>(programmed: &Programmed<K>, layout: Layout) -> Transaction {
     let delete = |retired: &Retired| match retired {
         Retired::Chain(name) => Change::DeleteChain(name.clone()),
         Retired::Set(name) => Change::DeleteSet(name.clone()),
     };
-    Transaction { table: table(family), changes: programmed.retired.iter().map(delete).collect() }
+    Transaction { table: table(layout), changes: programmed.retired.iter().map(delete).collect() }
 }
 
 impl<K: Ord + Clone> Programmed<K> {
     /// The kernel has accepted `plan`.
     pub fn accept(&mut self, plan: Plan<K>) {
         if plan.from_nothing {
-            self.services.clear();
-            self.claimants.clear();
-            self.retired.clear();
+            *self = Self::default();
         }
-        for (key, rendered) in plan.after {
-            if let Some(before) = self.services.remove(&key) {
-                for (claimed, claim) in &before.claims {
-                    self.claimants.remove(claimed, &claimant(&key, &before, claim));
-                }
-            }
-            for (claimed, claim) in &rendered.claims {
-                self.claimants.insert(claimed, claimant(&key, &rendered, claim));
-            }
-            if !rendered.is_empty() {
-                self.services.insert(key, rendered);
-            }
-        }
+        self.held.accept(plan.after);
+        plan.addresses.apply(&mut self.addresses);
+        plan.hairpins.apply(&mut self.hairpins);
         for revived in &plan.revive {
             self.retired.remove(revived);
         }
@@ -153,31 +199,47 @@ impl<K: Ord + Clone> Programmed<K> {
     /// How many rules each of our chains has, to hold against what the kernel counts.
     #[must_use]
     pub fn rule_counts(&self) -> BTreeMap<&str, usize> {
-        let rendered = self.services.values().flat_map(|service| &service.chains);
-        rendered.map(|(name, rules)| (name.as_str(), rules.len())).collect()
+        let chains = self.held.own().flat_map(|own| &own.chains);
+        chains.map(|(name, rules)| (name.as_str(), rules.len())).collect()
     }
-}
 
-impl<K: Ord> Programmed<K> {
     /// How many elements each shared map has, to hold against what the kernel counts.
     #[must_use]
     pub fn element_counts(&self) -> BTreeMap<&'static str, usize> {
-        let mut counts = no_elements();
-        for (key, winner) in self.claimants.winners() {
-            if let Some(claim) = self.claim(key, winner) {
-                *counts.entry(claim.map).or_default() += 1;
+        let mut counts: BTreeMap<&'static str, usize> =
+            [SERVICE_IPS, SERVICE_NODE_PORTS, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS]
+                .map(|map| (map, 0))
+                .into();
+        for (entrance, elements) in self.held.winners() {
+            for (map, _) in places(*entrance, Some(elements)) {
+                *counts.entry(map).or_default() += 1;
             }
         }
         counts
     }
 
-    fn claim(&self, key: &[Data], claimant: &Claimant<K>) -> Option<&Claim> {
-        self.services.get(&claimant.service)?.claims.get(key)
+    /// The addresses by which connections come to Services.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.keys().copied()
     }
 }
 
-fn claimant<K: Clone>(service: &K, rendered: &Rendered, claim: &Claim) -> Claimant<K> {
-    Claimant { standing: claim.standing, created: rendered.created, service: service.clone() }
+/// What an entrance has in which of the shared maps.
+fn places(entrance: Entrance, elements: Option<&Elements>) -> BTreeMap<&'static str, &Verdict> {
+    let Some(elements) = elements else { return BTreeMap::new() };
+    let maps = match entrance {
+        Entrance::Address(..) => [SERVICE_IPS, NO_ENDPOINT_IPS],
+        Entrance::NodePort { .. } => [SERVICE_NODE_PORTS, NO_ENDPOINT_NODE_PORTS],
+    };
+    let verdicts = [&elements.services, &elements.no_endpoints];
+    maps.into_iter().zip(verdicts).filter_map(|(map, verdict)| Some((map, verdict.as_ref()?))).collect()
+}
+
+fn key(entrance: Entrance) -> Vec<Data> {
+    match entrance {
+        Entrance::Address(ip, proto, port) => vec![Data::Address(ip), Data::Proto(proto), Data::Port(port)],
+        Entrance::NodePort { proto, port, .. } => vec![Data::Proto(proto), Data::Port(port)],
+    }
 }
 
 /// Collects changes by the order in which the kernel needs them.
@@ -209,7 +271,7 @@ impl Builder {
     }
 
     /// What leads from `before` to `after` for one Service.
-    fn change(&mut self, before: &Rendered, after: &Rendered) {
+    fn change(&mut self, before: &Own, after: &Own) {
         for (name, set) in after.sets.iter().filter(|(name, set)| before.sets.get(*name) != Some(set)) {
             self.sets.push(Change::AddSet(set.clone()));
             self.revive.insert(Retired::Set(name.clone()));
@@ -230,65 +292,30 @@ impl Builder {
         self.retire(before, after);
     }
 
-    /// Decides every key that a changed Service had or wants, and tells who loses now.
-    fn elements<K: Ord + Clone>(
-        &mut self,
-        programmed: &Programmed<K>,
-        after: &BTreeMap<K, Rendered>,
-    ) -> Vec<Shadowed<K>> {
-        let mut fresh: BTreeMap<&ClaimKey, BTreeSet<Claimant<K>>> = BTreeMap::new();
-        for (service, rendered) in after {
-            for key in programmed.services.get(service).iter().flat_map(|before| before.claims.keys()) {
-                fresh.entry(key).or_default();
-            }
-            for (key, claim) in &rendered.claims {
-                fresh.entry(key).or_default().insert(claimant(service, rendered, claim));
-            }
+    fn turn(&mut self, turn: &Turn<'_, Elements>) {
+        let (had, has) = (places(turn.entrance, turn.had), places(turn.entrance, turn.has));
+        let element = |verdict: &Verdict| Element::verdict(key(turn.entrance), verdict.clone());
+        for (map, verdict) in had.iter().filter(|(map, verdict)| has.get(*map) != Some(*verdict)) {
+            self.removed.entry(map).or_default().push(element(verdict));
         }
-        let mut shadowed = Vec::new();
-        for (key, fresh) in fresh {
-            let known = programmed.claimants.of(key);
-            let old = known.first();
-            let kept = known.iter().find(|claimant| !after.contains_key(&claimant.service));
-            let new = fresh.first().into_iter().chain(kept).min();
-            let had = old.and_then(|old| programmed.claim(key, old));
-            let has = new.and_then(|new| match after.get(&new.service) {
-                Some(rendered) => rendered.claims.get(key),
-                None => programmed.claim(key, new),
-            });
-            self.element(key, had, has);
-            let Some(new) = new else { continue };
-            let same_winner = old.is_some_and(|old| old.service == new.service);
-            let displaced = old.filter(|old| !after.contains_key(&old.service));
-            let losers = fresh.iter().chain(displaced).filter(|loser| loser.service != new.service);
-            let told = |loser: &Claimant<K>| {
-                same_winner
-                    && programmed.services.get(&loser.service).is_some_and(|s| s.claims.contains_key(key))
-            };
-            shadowed.extend(losers.filter(|loser| !told(loser)).map(|loser| Shadowed {
-                what: spell(key),
-                loser: loser.service.clone(),
-                winner: new.service.clone(),
-            }));
-        }
-        shadowed
-    }
-
-    fn element(&mut self, key: &[Data], had: Option<&Claim>, has: Option<&Claim>) {
-        let place = |claim: &Claim| (claim.map, Element::verdict(key.iter().copied(), claim.verdict.clone()));
-        let same = |(had, has): (&Claim, &Claim)| had.map == has.map && had.verdict == has.verdict;
-        if had.zip(has).is_some_and(same) {
-            return;
-        }
-        if let Some((map, element)) = had.map(place) {
-            self.removed.entry(map).or_default().push(element);
-        }
-        if let Some((map, element)) = has.map(place) {
-            self.added.entry(map).or_default().push(element);
+        for (map, verdict) in has.iter().filter(|(map, verdict)| had.get(*map) != Some(*verdict)) {
+            self.added.entry(map).or_default().push(element(verdict));
         }
     }
 
-    fn retire(&mut self, before: &Rendered, after: &Rendered) {
+    /// Addresses that are counted for the first time, or not any more, come into a set or go; each `width` times in its key.
+    fn members(&mut self, set: &'static str, width: usize, delta: &Delta, known: &Counts) {
+        for (ip, before, after) in delta.counts(known) {
+            let element = || Element::member(vec![Data::Address(ip); width]);
+            match (before, after) {
+                (0, 1..) => self.added.entry(set).or_default().push(element()),
+                (1.., 0) => self.removed.entry(set).or_default().push(element()),
+                _ => {}
+            }
+        }
+    }
+
+    fn retire(&mut self, before: &Own, after: &Own) {
         for name in before.chains.keys().filter(|name| !after.chains.contains_key(*name)) {
             self.last.push(Change::FlushChain(name.clone()));
             self.retire.insert(Retired::Chain(name.clone()));

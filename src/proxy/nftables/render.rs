@@ -7,143 +7,210 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
 use netlink::nft::{Data, DataType, Family, Key, Set, SetKind, Statement, Verdict};
 
-use super::claims::{Claim, ClaimKey, Standing};
 use super::names::{
-    DISCARD, MARK, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS, REFUSE, SERVICE_IPS, SERVICE_NODE_PORTS,
-    affinity_set, endpoint_chain, external_chain, internal_chain, local_chain,
+    DISCARD, INSIDERS, MARK, REFUSE, STRANGERS, affinity_set, endpoint_chain, external_chain, pool_chain,
+    sources_chain,
 };
-use crate::model::{Endpoint, PortModel, ServiceModel, Targets};
+use crate::{
+    claims,
+    model::{Door, Endpoint, Otherwise, Pods, Pool, PortModel, ServiceModel, Strangers, Via, Way},
+};
 
-/// What one Service puts into the table of one family.
+/// What only one Service puts into the table of one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rendered {
+pub(super) struct Own {
     /// Rules by chain, each a list of statements.
     pub(super) chains: BTreeMap<String, Vec<Vec<Statement>>>,
     pub(super) sets: BTreeMap<String, Set>,
-    /// Elements of the shared maps that it wants.
-    pub(super) claims: BTreeMap<ClaimKey, Claim>,
-    /// Decides between claims.
-    pub(super) created: i64,
+    /// Endpoints that may reach themselves through IPVS.
+    pub(super) hairpins: BTreeSet<IpAddr>,
 }
 
-/// Where pods are: connections to cluster IPs from elsewhere are masqueraded, so that answers come back through us.
+/// What an entrance does in the shared maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Elements {
+    /// Where its packets are translated, or marked for who translates them.
+    pub(super) services: Option<Verdict>,
+    /// Where packets are judged that nobody translated.
+    pub(super) no_endpoints: Option<Verdict>,
+}
+
+pub(super) type Wish = claims::Wish<Own, Elements>;
+
+/// What the table is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PodRange(pub Option<IpNet>);
-
-pub(super) fn render(service: &ServiceModel, family: Family, pods: PodRange) -> Rendered {
-    let mut rendered = Rendered { created: service.created, ..Rendered::default() };
-    let ipv6 = matches!(family, Family::Ip6);
-    for port in service.ports.iter().filter(|port| port.cluster_ip.is_ipv6() == ipv6) {
-        rendered.cluster_ip(port, pods);
-        rendered.external(port);
-        rendered.endpoints(port);
-    }
-    rendered
+pub enum Role {
+    /// It translates.
+    Translate,
+    /// IPVS translates; the table masquerades, refuses and discards.
+    BesideIpvs,
 }
 
-fn key(ip: IpAddr, port: &PortModel) -> Vec<Data> {
-    vec![Data::Address(ip), Data::Proto(port.proto), Data::Port(port.port)]
+/// The table of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub family: Family,
+    pub pods: Pods,
+    pub role: Role,
 }
 
-/// What becomes of traffic that has no endpoint to go to.
-fn without_endpoints(targets: &Targets) -> Verdict {
-    Verdict::Goto(if targets.elsewhere { DISCARD } else { REFUSE }.to_string())
+impl Layout {
+    #[must_use]
+    pub fn is_ipv6(&self) -> bool {
+        matches!(self.family, Family::Ip6)
+    }
 }
 
-impl Rendered {
-    pub(super) fn is_empty(&self) -> bool {
-        self.chains.is_empty() && self.sets.is_empty() && self.claims.is_empty()
-    }
-
-    /// Of two claims of one Service to one key the stronger counts, then the first.
-    fn claim(&mut self, key: ClaimKey, claim: Claim) {
-        if self.claims.get(&key).is_none_or(|other| claim.standing < other.standing) {
-            self.claims.insert(key, claim);
+pub(super) fn render(service: &ServiceModel, layout: Layout) -> Wish {
+    let mut wish = Wish::new(service.created);
+    for port in service.ports_of(layout.is_ipv6()) {
+        for (entrance, via) in port.entrances() {
+            let door = port.door(via);
+            let elements = match layout.role {
+                Role::Translate => translated(port, door),
+                Role::BesideIpvs => marked(port, door, via),
+            };
+            wish.claim(entrance, via, elements);
+        }
+        match layout.role {
+            Role::Translate => wish.own.translate(port, layout.pods),
+            Role::BesideIpvs => wish.own.filter(port),
         }
     }
+    wish
+}
 
-    fn cluster_ip(&mut self, port: &PortModel, pods: PodRange) {
-        let key = key(port.cluster_ip, port);
-        if port.internal.endpoints.is_empty() {
-            let verdict = without_endpoints(&port.internal);
-            self.claim(key, Claim { standing: Standing::Cluster, map: NO_ENDPOINT_IPS, verdict });
-            return;
+fn end(otherwise: Otherwise) -> Verdict {
+    Verdict::Goto(if otherwise == Otherwise::Discard { DISCARD } else { REFUSE }.to_string())
+}
+
+fn translated(port: &PortModel, door: Door) -> Elements {
+    let chain = |way| match way {
+        Way::Internal => pool_chain(port, port.internal.pool()),
+        Way::External => external_chain(port),
+        Way::Filtered => sources_chain(port),
+    };
+    Elements {
+        services: door.way.map(|way| Verdict::Goto(chain(way))),
+        no_endpoints: door.otherwise.map(end),
+    }
+}
+
+/// IPVS takes every packet that gets as far as it: what it shall not take is judged before.
+fn marked(port: &PortModel, door: Door, via: Via) -> Elements {
+    let goto = |chain: &str| Some(Verdict::Goto(chain.to_string()));
+    let targets = port.targets(via);
+    let services = match (door.way, targets.local_only) {
+        (None, _) => None,
+        (Some(Way::Internal), _) => goto(STRANGERS),
+        // Only this cluster comes here.
+        (Some(_), true) if targets.endpoints.is_empty() => goto(STRANGERS),
+        // Endpoints of this node answer through it anyhow, and see who asked.
+        (Some(_), true) => Some(Verdict::Return),
+        (Some(_), false) => goto(MARK),
+    };
+    let no_endpoints = match door {
+        Door { way: Some(Way::Filtered), .. } => Some(Verdict::Goto(sources_chain(port))),
+        Door { way: Some(_), otherwise: Some(_) } => goto(INSIDERS),
+        Door { otherwise, .. } => otherwise.map(end),
+    };
+    Elements { services, no_endpoints }
+}
+
+fn allowed(port: &PortModel) -> impl Iterator<Item = Statement> {
+    let ranges = port.source_ranges.iter().filter(|net| net.addr().is_ipv6() == port.is_ipv6());
+    ranges.map(|net| Statement::InNet { key: Key::Saddr, net: *net, negate: false })
+}
+
+fn is_filtered(port: &PortModel) -> bool {
+    port.balancer_ips.first().is_some() && port.door(Via::LoadBalancer).way == Some(Way::Filtered)
+}
+
+impl Own {
+    /// Before IPVS: clients of the ranges go on to it, others nowhere.
+    fn filter(&mut self, port: &PortModel) {
+        self.hairpins.extend(port.pools().into_iter().flat_map(|(_, endpoints)| endpoints).map(|e| e.ip));
+        if is_filtered(port) {
+            let mut rules: Vec<_> =
+                allowed(port).map(|from| vec![from, Statement::Do(Verdict::Return)]).collect();
+            rules.push(vec![Statement::goto(DISCARD)]);
+            self.chains.insert(sources_chain(port), rules);
         }
-        let chain = internal_chain(port);
-        let verdict = Verdict::Goto(chain.clone());
-        self.claim(key, Claim { standing: Standing::Cluster, map: SERVICE_IPS, verdict });
-        let mut rules = Vec::new();
-        if let Some(net) = pods.0.filter(|net| net.addr().is_ipv6() == port.cluster_ip.is_ipv6()) {
-            rules.push(vec![
-                Statement::is(Key::Daddr, Data::Address(port.cluster_ip)),
-                Statement::InNet { key: Key::Saddr, net, negate: true },
-                Statement::jump(MARK),
-            ]);
-        }
-        rules.extend(balance(port, &port.internal.endpoints));
-        self.chains.insert(chain, rules);
     }
 
-    fn external(&mut self, port: &PortModel) {
-        if port.external_ips.is_empty() && port.node_port.is_none() {
-            return;
-        }
-        let node_port = port.node_port.map(|number| vec![Data::Proto(port.proto), Data::Port(number)]);
-        let empty = port.external.endpoints.is_empty();
-        let verdict =
-            if empty { without_endpoints(&port.external) } else { Verdict::Goto(external_chain(port)) };
-        let (ips, ports) =
-            if empty { (NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS) } else { (SERVICE_IPS, SERVICE_NODE_PORTS) };
-        for ip in &port.external_ips {
-            let claim = Claim { standing: Standing::Outside, map: ips, verdict: verdict.clone() };
-            self.claim(key(*ip, port), claim);
-        }
-        if let Some(node_port) = node_port {
-            self.claim(node_port, Claim { standing: Standing::Outside, map: ports, verdict });
-        }
-        if empty {
-            return;
-        }
-        let rules = if port.external.local_only {
-            let local = local_chain(port);
-            self.chains.insert(local.clone(), balance(port, &port.external.endpoints));
-            vec![vec![Statement::goto(local)]]
-        } else {
-            // Whoever asked must get the answer from this node, whichever node has the endpoint.
-            let mut rules = vec![vec![Statement::jump(MARK)]];
-            if port.internal.endpoints == port.external.endpoints {
-                rules.push(vec![Statement::goto(internal_chain(port))]);
-            } else {
-                rules.extend(balance(port, &port.external.endpoints));
+    fn translate(&mut self, port: &PortModel, pods: Pods) {
+        let mut reached = BTreeSet::new();
+        for (pool, endpoints) in port.pools() {
+            let mut rules = Vec::new();
+            if port.internal.pool() == pool {
+                rules.extend(strangers(Some(port.cluster_ip), pods));
             }
-            rules
-        };
-        self.chains.insert(external_chain(port), rules);
-    }
-
-    fn endpoints(&mut self, port: &PortModel) {
-        let all: BTreeSet<&Endpoint> = port.internal.endpoints.union(&port.external.endpoints).collect();
-        for endpoint in all {
-            let mut rules = vec![vec![
-                // A pod that reaches itself through its Service must see another address than its own (hairpin).
-                Statement::is(Key::Saddr, Data::Address(endpoint.ip)),
-                Statement::jump(MARK),
-            ]];
-            if let Some(timeout) = port.affinity {
-                let set = affinity_set(port, endpoint, timeout);
-                rules.push(vec![Statement::Update { set: set.clone(), keys: vec![Key::Saddr] }]);
-                self.sets.insert(set.clone(), affinity(set, timeout));
-            }
-            rules.push(vec![
-                Statement::is(Key::L4Proto, Data::Proto(port.proto)),
-                Statement::Dnat { address: endpoint.ip, port: endpoint.port },
-            ]);
-            self.chains.insert(endpoint_chain(port, endpoint), rules);
+            rules.extend(balance(port, endpoints));
+            self.chains.insert(pool_chain(port, pool), rules);
+            reached.extend(endpoints);
+        }
+        if port.is_external() && port.door(Via::NodePort).way.is_some() {
+            self.chains.insert(external_chain(port), external(port, pods));
+        }
+        if is_filtered(port) {
+            let rules = allowed(port).map(|from| vec![from, Statement::goto(external_chain(port))]).collect();
+            self.chains.insert(sources_chain(port), rules);
+        }
+        for endpoint in reached {
+            self.endpoint(port, endpoint);
         }
     }
+
+    fn endpoint(&mut self, port: &PortModel, endpoint: &Endpoint) {
+        let mut rules = vec![vec![
+            // A pod that reaches itself through its Service must see another address than its own (hairpin).
+            Statement::is(Key::Saddr, Data::Address(endpoint.ip)),
+            Statement::jump(MARK),
+        ]];
+        if let Some(timeout) = port.affinity {
+            let set = affinity_set(port, endpoint, timeout);
+            rules.push(vec![Statement::Update { set: set.clone(), keys: vec![Key::Saddr] }]);
+            self.sets.insert(set.clone(), affinity(set, timeout));
+        }
+        rules.push(vec![
+            Statement::is(Key::L4Proto, Data::Proto(port.proto)),
+            Statement::Dnat { address: endpoint.ip, port: endpoint.port },
+        ]);
+        self.chains.insert(endpoint_chain(port, endpoint), rules);
+    }
+}
+
+/// Marks whose answers must come back through this node; of a cluster IP or of any address.
+pub(super) fn strangers(to: Option<IpAddr>, pods: Pods) -> Option<Vec<Statement>> {
+    let from = match pods.strangers()? {
+        Strangers::Everybody => None,
+        Strangers::NotIn(net) => Some(Statement::InNet { key: Key::Saddr, net, negate: true }),
+    };
+    let to = to.map(|ip| Statement::is(Key::Daddr, Data::Address(ip)));
+    Some(to.into_iter().chain(from).chain([Statement::jump(MARK)]).collect())
+}
+
+fn external(port: &PortModel, pods: Pods) -> Vec<Vec<Statement>> {
+    let anywhere = || Statement::goto(pool_chain(port, Pool::Cluster));
+    if !port.external.local_only {
+        // Whoever asked must get the answer from this node, whichever node has the endpoint.
+        return vec![vec![Statement::jump(MARK)], vec![anywhere()]];
+    }
+    let mut rules = Vec::new();
+    if port.pool(Pool::Cluster).is_some() {
+        // This cluster is not outside: its pods and this node reach every endpoint.
+        rules.extend(
+            pods.range.map(|net| vec![Statement::InNet { key: Key::Saddr, net, negate: false }, anywhere()]),
+        );
+        rules.push(vec![Statement::SaddrIsLocal, Statement::jump(MARK)]);
+        rules.push(vec![Statement::SaddrIsLocal, anywhere()]);
+    }
+    if port.pool(Pool::Local).is_some() {
+        rules.push(vec![Statement::goto(pool_chain(port, Pool::Local))]);
+    }
+    rules
 }
 
 fn affinity(name: String, timeout: Duration) -> Set {

@@ -14,12 +14,14 @@ use netlink::{
 };
 use proxy::{
     flows::{Flows, forget},
-    model::{Endpoint, PortModel, PortName, Proto, ServiceModel, Targets},
-    nftables::{PodRange, Programmed, plan, plan_all},
+    model::{Endpoint, Pods, PortModel, PortName, Proto, ServiceModel, Targets},
+    nftables::{Layout, Programmed, Role, plan, plan_all},
 };
 
 const CLUSTER_IP: &str = "10.96.0.10";
 const NODE: &str = "192.0.2.1";
+const LAYOUT: Layout =
+    Layout { family: Family::Ip, pods: Pods { range: None, masquerade_all: false }, role: Role::Translate };
 
 fn dns(endpoints: &[u8]) -> ServiceModel {
     let endpoints: BTreeSet<Endpoint> =
@@ -31,13 +33,16 @@ fn dns(endpoints: &[u8]) -> ServiceModel {
         port: 53,
         cluster_ip: CLUSTER_IP.parse().unwrap(),
         external_ips: BTreeSet::new(),
+        balancer_ips: BTreeSet::new(),
+        source_ranges: BTreeSet::new(),
         node_port: Some(30053),
         affinity: None,
         internal: targets.clone(),
         external: targets,
+        cluster: endpoints.clone(),
         serving: endpoints,
     };
-    ServiceModel { created: 0, ports: vec![port] }
+    ServiceModel { created: 0, ports: vec![port], health: None }
 }
 
 fn endpoint_ip(last: u8) -> IpAddr {
@@ -75,7 +80,7 @@ impl Proxy {
             programmed: Programmed::default(),
             flows: Flows::default(),
         };
-        let first = plan_all([(&1, &ServiceModel::default())], Family::Ip, PodRange(None));
+        let first = plan_all([(&1, &ServiceModel::default())], LAYOUT);
         proxy.socket.commit(&first.transaction).await.unwrap();
         proxy.programmed.accept(first);
         proxy
@@ -83,7 +88,7 @@ impl Proxy {
 
     /// Writes rules, then reconciles flows if that is due; how many were forgotten.
     async fn change(&mut self, model: &ServiceModel) -> Option<usize> {
-        let plan = plan(&self.programmed, [(&1, model)], Family::Ip, PodRange(None));
+        let plan = plan(&self.programmed, [(&1, model)], LAYOUT);
         self.socket.commit(&plan.transaction).await.unwrap();
         self.programmed.accept(plan);
         self.flows.change(&1, model);

@@ -1,4 +1,4 @@
-//! Netlink attributes (TLVs) as nf_tables uses them: numbers in network byte order, nested where the kernel says so.
+//! Netlink attributes (TLVs). Numbers are in network byte order, as nf_tables has them, where a method does not say otherwise.
 
 /// Set on the type of an attribute that holds attributes.
 const NESTED: u16 = 1 << 15;
@@ -9,12 +9,12 @@ const HEADER: usize = 4;
 
 /// Appends attributes to a buffer.
 #[derive(Debug, Default)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     bytes: Vec<u8>,
 }
 
 impl Writer {
-    pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Self {
+    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Self {
         // No attribute that we make is near 64 KiB: lists of elements are cut (encode.rs).
         let length = u16::try_from(HEADER + value.len()).unwrap_or(u16::MAX);
         self.bytes.extend_from_slice(&length.to_ne_bytes());
@@ -24,54 +24,74 @@ impl Writer {
         self
     }
 
-    pub(super) fn text(&mut self, kind: u16, value: &str) -> &mut Self {
+    pub(crate) fn text(&mut self, kind: u16, value: &str) -> &mut Self {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.bytes(kind, &bytes)
     }
 
-    pub(super) fn u8(&mut self, kind: u16, value: u8) -> &mut Self {
+    pub(crate) fn u8(&mut self, kind: u16, value: u8) -> &mut Self {
         self.bytes(kind, &[value])
     }
 
-    pub(super) fn u32(&mut self, kind: u16, value: u32) -> &mut Self {
+    pub(crate) fn u32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    pub(super) fn u64(&mut self, kind: u16, value: u64) -> &mut Self {
+    /// In this machine's byte order.
+    pub(crate) fn native_u16(&mut self, kind: u16, value: u16) -> &mut Self {
+        self.bytes(kind, &value.to_ne_bytes())
+    }
+
+    /// In this machine's byte order.
+    pub(crate) fn native_u32(&mut self, kind: u16, value: u32) -> &mut Self {
+        self.bytes(kind, &value.to_ne_bytes())
+    }
+
+    pub(crate) fn u64(&mut self, kind: u16, value: u64) -> &mut Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    pub(super) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Writer)) -> &mut Self {
+    pub(crate) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Writer)) -> &mut Self {
         let mut inner = Writer::default();
         fill(&mut inner);
         self.bytes(kind | NESTED, &inner.bytes)
     }
 
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         self.bytes
     }
 }
 
 /// The attributes of a message or of a nested attribute; ends at the first that does not fit.
 #[derive(Clone, Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// The first attribute of a kind.
-    pub(super) fn get(&self, kind: u16) -> Option<&'a [u8]> {
+    pub(crate) fn get(&self, kind: u16) -> Option<&'a [u8]> {
         self.clone().find(|(found, _)| *found == kind).map(|(_, value)| value)
     }
 
-    pub(super) fn text(&self, kind: u16) -> Option<&'a str> {
+    pub(crate) fn text(&self, kind: u16) -> Option<&'a str> {
         let bytes = self.get(kind)?;
         std::str::from_utf8(bytes.strip_suffix(&[0]).unwrap_or(bytes)).ok()
+    }
+
+    /// In this machine's byte order.
+    pub(crate) fn native_u16(&self, kind: u16) -> Option<u16> {
+        self.get(kind)?.try_into().ok().map(u16::from_ne_bytes)
+    }
+
+    /// In this machine's byte order.
+    pub(crate) fn native_u32(&self, kind: u16) -> Option<u32> {
+        self.get(kind)?.try_into().ok().map(u32::from_ne_bytes)
     }
 }
 

@@ -1,0 +1,288 @@
+//! Virtual servers, the addresses of the dummy link, and the table of nf_tables beside them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    time::Duration,
+};
+
+use netlink::{ipvs::VirtualServer, nft::Family};
+use tokio::process::Command;
+
+use super::{
+    Scheduler,
+    kernel::{Addresses, IpvsError, Kernel, has_link, remove_link},
+    plan::{Change, Server, plan, render, servers_of},
+};
+use crate::{
+    apply::{Config, Heard, Key, ProxyError, Rules, WriteError, Written},
+    claims::Held,
+    model::{Entrance, PortModel, ServiceModel, Via},
+    nftables::{Nftables, Role},
+};
+
+/// How often it is looked whether the last connection of a real server ended.
+const DRAINED_AFTER: Duration = Duration::from_secs(15);
+
+/// IPVS of this network namespace.
+#[derive(Debug)]
+pub struct Ipvs<K: Ord> {
+    /// Masquerades, refuses, discards.
+    table: Nftables<K>,
+    held: Held<K, (), Server>,
+    settings: Settings,
+    /// Those that are served, of which IPv6 is `true`.
+    families: Vec<bool>,
+    /// What is left of plans: see [`super::Plan`].
+    draining: BTreeSet<VirtualServer>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    scheduler: Scheduler,
+    node_ports: (u16, u16),
+}
+
+impl<K: Ord + Clone> Ipvs<K> {
+    /// # Errors
+    /// When the kernel has no IPVS or no dummy links, with what helps.
+    pub async fn open(config: &Config) -> Result<Self, ProxyError> {
+        let mut prepared = visit(|| Kernel::prepare().map(drop)).await;
+        if matches!(prepared, Err(IpvsError::NoModule(_))) {
+            // Where it is only not loaded yet. That it fails is told by the second look.
+            drop(Command::new("modprobe").args(["--quiet", "ip_vs"]).status().await);
+            prepared = visit(|| Kernel::prepare().map(drop)).await;
+        }
+        prepared.map_err(ProxyError::Ipvs)?;
+        Ok(Self {
+            table: Nftables::open(config, Role::BesideIpvs)?,
+            held: Held::default(),
+            settings: Settings { scheduler: config.scheduler, node_ports: config.node_ports },
+            families: config.families.iter().map(|family| matches!(family, Family::Ip6)).collect(),
+            draining: BTreeSet::new(),
+        })
+    }
+
+    /// Every entrance with where it leads.
+    fn desired(&self) -> BTreeMap<Entrance, Server> {
+        self.held.winners().map(|(entrance, server)| (*entrance, server.clone())).collect()
+    }
+}
+
+/// Runs on a thread that may block; the kernel answers within a bound.
+async fn visit<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, IpvsError> + Send + 'static,
+) -> Result<T, IpvsError> {
+    tokio::task::spawn_blocking(work).await?
+}
+
+/// What is to be done to some entrances and addresses.
+#[derive(Debug)]
+struct Changed {
+    turns: BTreeMap<Entrance, Option<Server>>,
+    bind: BTreeSet<IpAddr>,
+    unbind: BTreeSet<IpAddr>,
+}
+
+impl Changed {
+    fn is_empty(&self) -> bool {
+        self.turns.is_empty() && self.bind.is_empty() && self.unbind.is_empty()
+    }
+}
+
+/// What a visit did.
+#[derive(Debug, Default)]
+struct Visited {
+    changes: usize,
+    draining: BTreeSet<VirtualServer>,
+}
+
+fn expand(
+    entrances: &BTreeMap<Entrance, Server>,
+    node: &BTreeSet<IpAddr>,
+) -> BTreeMap<VirtualServer, Server> {
+    let servers = |(entrance, server): (&Entrance, &Server)| {
+        servers_of(*entrance, node).into_iter().map(|at| (at, server.clone())).collect::<Vec<_>>()
+    };
+    entrances.iter().flat_map(servers).collect()
+}
+
+fn carry_out(
+    kernel: &mut Kernel,
+    desired: &BTreeMap<VirtualServer, Server>,
+    keep: impl Fn(&VirtualServer) -> bool,
+    scheduler: Scheduler,
+) -> Result<Visited, IpvsError> {
+    let plan = plan(desired, &kernel.servers(keep)?, scheduler);
+    plan.changes.iter().try_for_each(|change| kernel.change(change))?;
+    Ok(Visited { changes: plan.changes.len(), draining: plan.draining })
+}
+
+impl Settings {
+    fn is_ours(&self, server: &VirtualServer, addresses: &Addresses) -> bool {
+        let (first, last) = self.node_ports;
+        addresses.bound.contains(&server.address)
+            || (addresses.node.contains(&server.address) && (first..=last).contains(&server.port))
+    }
+
+    /// Makes exactly these addresses and servers, of those that are ours.
+    fn write_all(
+        self,
+        wanted: &BTreeSet<IpAddr>,
+        entrances: &BTreeMap<Entrance, Server>,
+    ) -> Result<Visited, IpvsError> {
+        let mut kernel = Kernel::prepare()?;
+        let addresses = kernel.addresses()?;
+        for ip in wanted.difference(&addresses.bound).filter(|ip| !addresses.node.contains(ip)) {
+            kernel.bind(*ip)?;
+        }
+        let desired = expand(entrances, &addresses.node);
+        let ours = |server: &VirtualServer| desired.contains_key(server) || self.is_ours(server, &addresses);
+        let visited = carry_out(&mut kernel, &desired, ours, self.scheduler)?;
+        // Last: what is bound tells whose a server is.
+        for ip in addresses.bound.difference(wanted) {
+            kernel.unbind(*ip)?;
+        }
+        Ok(visited)
+    }
+
+    /// Makes the servers of these entrances what they should be; without a server there should be none.
+    fn write(self, change: &Changed) -> Result<Visited, IpvsError> {
+        let mut kernel = Kernel::open()?;
+        let addresses = kernel.addresses()?;
+        for ip in change.bind.iter().filter(|ip| !addresses.node.contains(ip)) {
+            kernel.bind(*ip)?;
+        }
+        let servers = |entrance: &Entrance| servers_of(*entrance, &addresses.node);
+        let touched: BTreeSet<VirtualServer> = change.turns.keys().flat_map(servers).collect();
+        let desired: BTreeMap<Entrance, Server> =
+            change.turns.iter().filter_map(|(entrance, server)| Some((*entrance, server.clone()?))).collect();
+        let desired = expand(&desired, &addresses.node);
+        let visited = carry_out(&mut kernel, &desired, |server| touched.contains(server), self.scheduler)?;
+        for ip in &change.unbind {
+            kernel.unbind(*ip)?;
+        }
+        Ok(visited)
+    }
+
+    fn is_right(
+        self,
+        wanted: &BTreeSet<IpAddr>,
+        entrances: &BTreeMap<Entrance, Server>,
+    ) -> Result<bool, IpvsError> {
+        if !has_link()? {
+            return Ok(false);
+        }
+        let mut kernel = Kernel::open()?;
+        let addresses = kernel.addresses()?;
+        let desired = expand(entrances, &addresses.node);
+        let ours = |server: &VirtualServer| desired.contains_key(server) || self.is_ours(server, &addresses);
+        let found = kernel.servers(ours)?;
+        let bound = wanted.iter().all(|ip| addresses.bound.contains(ip) || addresses.node.contains(ip));
+        // A connection that ends meanwhile is no fault of the rules.
+        let is_end = |change: &Change| matches!(change, Change::RemoveReal(..));
+        Ok(bound && plan(&desired, &found, self.scheduler).changes.iter().all(is_end))
+    }
+}
+
+impl<K: Key> Rules<K> for Ipvs<K> {
+    async fn write_all(&mut self, services: &[(K, ServiceModel)]) -> Result<Written<K>, WriteError> {
+        self.held = Held::default();
+        let families = &self.families;
+        let wish = |(key, model): &(K, ServiceModel)| (key.clone(), render(model, families));
+        self.held.accept(services.iter().map(wish).collect());
+        let ports =
+            services.iter().flat_map(|(_, model)| families.iter().flat_map(|ipv6| model.ports_of(*ipv6)));
+        let address = |(entrance, _): (Entrance, Via)| match entrance {
+            Entrance::Address(ip, ..) => Some(ip),
+            Entrance::NodePort { .. } => None,
+        };
+        let wanted: BTreeSet<IpAddr> = ports.flat_map(PortModel::entrances).filter_map(address).collect();
+        let (settings, desired) = (self.settings, self.desired());
+        // Before the table: what translated in the mode before is in it, and goes when it is written.
+        let visited = visit(move || settings.write_all(&wanted, &desired)).await?;
+        self.draining = visited.draining;
+        let written = self.table.write_all(services).await?;
+        Ok(Written { changes: written.changes + visited.changes, ..written })
+    }
+
+    async fn write(&mut self, changed: &[(K, ServiceModel)]) -> Result<Written<K>, WriteError> {
+        let before: BTreeSet<IpAddr> = self.table.addresses().collect();
+        let written = self.table.write(changed).await?;
+        let wanted: BTreeSet<IpAddr> = self.table.addresses().collect();
+        let after = changed.iter().map(|(key, model)| (key.clone(), render(model, &self.families))).collect();
+        let (turns, _) = self.held.settle(&after);
+        let change = Changed {
+            turns: turns.into_iter().map(|turn| (turn.entrance, turn.has.cloned())).collect(),
+            // Also those without a server: what comes to them is refused here.
+            bind: wanted.difference(&before).copied().collect(),
+            unbind: before.difference(&wanted).copied().collect(),
+        };
+        self.held.accept(after);
+        if change.is_empty() {
+            return Ok(written);
+        }
+        let settings = self.settings;
+        let visited = visit(move || settings.write(&change)).await?;
+        self.draining.extend(visited.draining);
+        Ok(Written { changes: written.changes + visited.changes, ..written })
+    }
+
+    async fn heard(&mut self) -> io::Result<Heard> {
+        self.table.heard().await
+    }
+
+    async fn audit(&mut self) -> Result<bool, WriteError> {
+        let (settings, desired) = (self.settings, self.desired());
+        let wanted: BTreeSet<IpAddr> = self.table.addresses().collect();
+        Ok(self.table.audit().await? && visit(move || settings.is_right(&wanted, &desired)).await?)
+    }
+
+    fn tidy_after(&self) -> Option<Duration> {
+        let draining = (!self.draining.is_empty()).then_some(DRAINED_AFTER);
+        self.table.tidy_after().into_iter().chain(draining).min()
+    }
+
+    async fn tidy(&mut self) -> Result<(), WriteError> {
+        self.table.tidy().await?;
+        if self.draining.is_empty() {
+            return Ok(());
+        }
+        let (settings, entrances) = (self.settings, self.desired());
+        let draining = std::mem::take(&mut self.draining);
+        let visited = visit(move || {
+            let mut kernel = Kernel::open()?;
+            let node = kernel.addresses()?.node;
+            let mut desired = expand(&entrances, &node);
+            desired.retain(|server, _| draining.contains(server));
+            carry_out(&mut kernel, &desired, |server| desired.contains_key(server), settings.scheduler)
+        });
+        self.draining = visited.await?.draining;
+        Ok(())
+    }
+}
+
+/// Removes the dummy link, and the virtual servers of its addresses and of this node's addresses with ports of the range of node
+/// ports. False where there is no such link: then nothing is ours.
+///
+/// # Errors
+/// When the kernel refuses.
+pub async fn remove_servers(node_ports: (u16, u16)) -> Result<bool, IpvsError> {
+    visit(move || {
+        if !has_link()? {
+            return Ok(false);
+        }
+        let mut kernel = match Kernel::open() {
+            // Whose servers went with it.
+            Err(IpvsError::NoModule(_)) => return remove_link().map(|()| true),
+            kernel => kernel?,
+        };
+        let settings = Settings { scheduler: Scheduler::default(), node_ports };
+        let addresses = kernel.addresses()?;
+        let ours = |server: &VirtualServer| settings.is_ours(server, &addresses);
+        carry_out(&mut kernel, &BTreeMap::new(), ours, settings.scheduler)?;
+        remove_link().map(|()| true)
+    })
+    .await
+}

@@ -1,0 +1,134 @@
+//! The mode nftables, and its table beside IPVS.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netlink::nft::{Family, Socket};
+use proptest::prelude::*;
+use proxy::{
+    model::ServiceModel,
+    nftables::{Layout, Programmed, Role, plan, plan_all, plan_deletions},
+};
+
+use crate::{
+    bed::in_namespace,
+    models::{any_service, numbered, one_of_each, pods, service},
+    table::Table,
+};
+
+fn layout() -> Layout {
+    Layout { family: Family::Ip, pods: pods(), role: Role::Translate }
+}
+
+#[test]
+fn one_service_of_each_sort_renders_as_written_down() {
+    for (role, name) in [(Role::Translate, "nftables"), (Role::BesideIpvs, "nftables_beside_ipvs")] {
+        let layout = Layout { role, ..layout() };
+        let services = one_of_each();
+        let plan = plan_all(services.iter().map(|(key, model)| (key, model)), layout);
+        insta::assert_snapshot!(name, plan.transaction.render());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// However Services change, and whenever tidying comes, the table is what writing it anew would make,
+    /// no transaction is one that the kernel would refuse, and planning again after apply is empty.
+    #[test]
+    fn changes_lead_to_what_writing_anew_makes(
+        steps in prop::collection::vec((0u8..4, prop::option::of(any_service()), any::<bool>()), 1..30),
+        role in prop_oneof![Just(Role::Translate), Just(Role::BesideIpvs)],
+    ) {
+        let layout = || Layout { role, ..layout() };
+        let mut table = Table::default();
+        let mut programmed = Programmed::<u8>::default();
+        let mut services = BTreeMap::new();
+        let first = plan_all(&services, layout());
+        table.commit(&first.transaction).unwrap();
+        programmed.accept(first);
+        for (number, service, tidy) in steps {
+            let model = numbered(number, service.unwrap_or_default());
+            services.insert(number, model.clone());
+            let planned = plan(&programmed, [(&number, &model)], layout());
+            table.commit(&planned.transaction).map_err(TestCaseError::fail)?;
+            programmed.accept(planned);
+            let again = plan(&programmed, [(&number, &model)], layout());
+            prop_assert!(again.shadowed.is_empty());
+            prop_assert!(again.is_empty(), "planned again: {}", again.transaction.render());
+            if tidy {
+                table.commit(&plan_deletions(&programmed, layout())).map_err(TestCaseError::fail)?;
+                programmed.accept_deletions();
+            }
+        }
+        table.commit(&plan_deletions(&programmed, layout())).map_err(TestCaseError::fail)?;
+        let mut fresh = Table::default();
+        let all = plan_all(&services, layout());
+        fresh.commit(&all.transaction).map_err(TestCaseError::fail)?;
+        prop_assert_eq!(table, fresh);
+        let counts = programmed.element_counts();
+        programmed.accept(all);
+        prop_assert_eq!(counts, programmed.element_counts());
+    }
+}
+
+#[test]
+fn the_older_service_has_an_address_and_the_younger_takes_over() {
+    let shared = |number: u8, created: i64| {
+        let mut model = service(number, &[number]);
+        model.created = created;
+        model.ports[0].node_port = None;
+        model.ports[0].external_ips.insert("192.0.2.9".parse().unwrap());
+        model
+    };
+    let (older, younger) = (shared(2, 10), shared(1, 20));
+    let (mut table, mut programmed) = (Table::default(), Programmed::default());
+    let first = plan_all([(&1, &younger)], layout());
+    table.commit(&first.transaction).unwrap();
+    programmed.accept(first);
+    let mut step = |model: &ServiceModel| {
+        let plan = plan(&programmed, [(&2, model)], layout());
+        table.commit(&plan.transaction).unwrap();
+        let (text, shadowed) = (plan.transaction.render(), plan.shadowed.clone());
+        programmed.accept(plan);
+        (text, shadowed)
+    };
+    let has = |text: &str, number: u8| {
+        text.lines().any(|line| {
+            line.starts_with("add element")
+                && line.contains("192.0.2.9 . tcp . 80 : goto external-")
+                && line.contains(&format!("shop/web-{number}/tcp/http"))
+        })
+    };
+    let (text, shadowed) = step(&older);
+    assert!(has(&text, 2), "{text}");
+    let lost: Vec<_> = shadowed.iter().map(|s| (s.what.as_str(), s.loser, s.winner)).collect();
+    assert_eq!(lost, [("192.0.2.9:80/Tcp", 1, 2)]);
+    let (text, shadowed) = step(&ServiceModel::default());
+    assert!(has(&text, 1) && shadowed.is_empty(), "{text}");
+    // A cluster IP is its Service's, however old the one is that claims it from outside.
+    let mut thief = shared(3, 0);
+    thief.ports[0].external_ips = BTreeSet::from([younger.ports[0].cluster_ip]);
+    let (text, shadowed) = step(&thief);
+    assert!(!text.contains("10.96.0.1 . tcp"), "{text}");
+    assert_eq!((shadowed[0].loser, shadowed[0].winner), (2, 1));
+}
+
+#[test]
+fn the_kernel_has_the_rules_that_we_count() {
+    in_namespace(async || {
+        let mut socket = Socket::open().unwrap();
+        let mut programmed = Programmed::default();
+        let services: BTreeMap<u8, ServiceModel> = (0..50).map(|n| (n, service(n, &[1, 2]))).collect();
+        let all = plan_all(&services, layout());
+        let table = all.transaction.table.clone();
+        socket.commit(&all.transaction).await.unwrap();
+        programmed.accept(all);
+        let state = socket.state(&table).await.unwrap().unwrap();
+        for (chain, count) in programmed.rule_counts() {
+            assert_eq!(state.chains.get(chain), Some(&count), "{chain}");
+        }
+        for (map, count) in programmed.element_counts() {
+            assert_eq!(state.sets.get(map), Some(&count), "{map}");
+        }
+    });
+}

@@ -53,6 +53,7 @@ fn a_machine_joins_by_the_printed_line_and_the_cluster_spans_both() {
     a.apply(WEBS);
     a.k(&["wait", "--for=condition=Ready", "pods", "-l", "app=web", "--timeout=60s"]);
     everybody_reaches_everybody(&a, &b);
+    everybody_knows_every_name(&a);
     logs_and_exec(&a);
     certificates(&a, &b);
     killed_agent(&a, &mut b);
@@ -181,6 +182,30 @@ fn everybody_reaches_everybody(a: &Host, b: &Host) {
         for address in [a.address(), b.address()] {
             let url = format!("http://{address}:30081/");
             host.eventually("the node port answers on each node", SECONDS_60, |host| host.fetch(&url));
+        }
+    }
+}
+
+/// In pods of the machine that has the DNS server, and of the other.
+fn everybody_knows_every_name(a: &Host) {
+    for service in ["on-a", "on-b", "on-both"] {
+        let address = a.k(&["get", "service", service, "-o", "jsonpath={.spec.clusterIP}"]);
+        for pod in ["web-a", "web-b"] {
+            a.eventually(&format!("{pod} knows {service}"), SECONDS_60, |a| {
+                let output = a.kubectl(&[
+                    "exec",
+                    pod,
+                    "--",
+                    "nslookup",
+                    &format!("{service}.default.svc.cluster.local"),
+                ]);
+                let said = text(&output);
+                if output.status.success() && said.contains(&address) { Ok(()) } else { Err(said) }
+            });
+            // The name is completed by the pod's search list, and leads to the page.
+            let request = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {service} 80");
+            let said = text(&a.kubectl(&["exec", pod, "--", "sh", "-c", &request]));
+            assert!(said.contains("Hello from a pod"), "{pod} {service}: {said}");
         }
     }
 }

@@ -90,6 +90,44 @@ pub async fn serve<C, A, F, B>(
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     let acceptor = TlsAcceptor::from(tls);
+    accept_all(listener, limits, connections, |stream, address, permit| {
+        let (acceptor, scope, on_connection) = (acceptor.clone(), connections.clone(), on_connection.clone());
+        async move {
+            let Some(stream) = shake_hands(stream, address, &acceptor).await else { return };
+            let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let certificates = chain.iter().map(|one| one.clone().into_owned()).collect();
+            let answer = on_connection(Peer { address, certificates });
+            let stream = Counted { stream, _permit: permit };
+            connection(stream, address, answer, limits.drain, scope).await;
+        }
+    })
+    .await;
+}
+
+/// As [`serve`], without TLS: for questions that everybody who reaches the address may ask.
+pub async fn serve_plain<A, F, B>(listener: TcpListener, limits: Limits, connections: &Scope, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    accept_all(listener, limits, connections, |stream, address, permit| {
+        let (scope, answer) = (connections.clone(), answer.clone());
+        let stream = Counted { stream, _permit: permit };
+        async move { connection(stream, address, answer, limits.drain, scope).await }
+    })
+    .await;
+}
+
+/// Gives each connection a task of its own, with `attend`, until `connections` is cancelled; then waits for them.
+async fn accept_all<W>(
+    listener: TcpListener,
+    limits: Limits,
+    connections: &Scope,
+    attend: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit) -> W,
+) where
+    W: Future<Output = ()> + Send + 'static,
+{
     let mut door = Door { room: Arc::new(Semaphore::new(limits.connections)), limits, told: None };
     loop {
         let accepted = tokio::select! {
@@ -98,16 +136,7 @@ pub async fn serve<C, A, F, B>(
         };
         match accepted {
             Ok((stream, address, permit)) => {
-                let (acceptor, scope, on_connection) =
-                    (acceptor.clone(), connections.clone(), on_connection.clone());
-                drop(connections.spawn_guarded("connection", async move {
-                    let Some(stream) = shake_hands(stream, address, &acceptor).await else { return };
-                    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-                    let certificates = chain.iter().map(|one| one.clone().into_owned()).collect();
-                    let answer = on_connection(Peer { address, certificates });
-                    let stream = Counted { stream, _permit: permit };
-                    connection(stream, address, answer, limits.drain, scope).await;
-                }));
+                drop(connections.spawn_guarded("connection", attend(stream, address, permit)));
             }
             Err(error) => {
                 warn!(error = &error as &dyn Error, "accept failed");
@@ -119,37 +148,6 @@ pub async fn serve<C, A, F, B>(
     if !connections.close(limits.drain).await {
         debug!("connections were still open at the end of the drain");
     }
-}
-
-/// As [`serve`], without TLS: for questions that everybody who reaches the address may ask.
-pub async fn serve_plain<A, F, B>(listener: TcpListener, limits: Limits, connections: &Scope, answer: A)
-where
-    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
-{
-    let mut door = Door { room: Arc::new(Semaphore::new(limits.connections)), limits, told: None };
-    loop {
-        let accepted = tokio::select! {
-            () = connections.cancelled() => break,
-            accepted = door.accept(&listener) => accepted,
-        };
-        match accepted {
-            Ok((stream, address, permit)) => {
-                let (scope, answer) = (connections.clone(), answer.clone());
-                let stream = Counted { stream, _permit: permit };
-                drop(connections.spawn_guarded("connection", async move {
-                    connection(stream, address, answer, limits.drain, scope).await;
-                }));
-            }
-            Err(error) => {
-                warn!(error = &error as &dyn Error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    drop(listener);
-    connections.close(limits.drain).await;
 }
 
 /// Lets in as many as there is room for.

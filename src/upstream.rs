@@ -10,6 +10,7 @@ use config::{
 };
 
 use lifecycle::Chain;
+use tracing::warn;
 
 use crate::{logging, stop_signal, wiring};
 
@@ -72,6 +73,12 @@ async fn start(program: Program, config: Config) -> anyhow::Result<()> {
         bail!("{} needs root: run it by sudo, or by its service manager", program.name());
     }
     logging::start(&config.logging)?;
+    if let Some(told) = &config.upstream
+        && !told.ignored_flags.is_empty()
+    {
+        let flags = told.ignored_flags.join(", ");
+        warn!(flags, "as in upstream's own, --config takes the place of these flags: say it in the file");
+    }
     match program {
         Program::Kubelet => wiring::node(config, stop_signal()?).await,
         Program::KubeProxy => wiring::proxy(config, stop_signal()?).await,

@@ -43,6 +43,17 @@ pub struct Config {
     pub dns: Dns,
     pub components: Components,
     pub logging: Logging,
+    /// Where it was told to `kubelet` or `kube-proxy` by upstream's flags and files.
+    pub upstream: Option<Upstream>,
+}
+
+/// What whoever called upstream's program is to be told at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// `kubelet` or `kube-proxy`.
+    pub program: &'static str,
+    /// Flags, without dashes, whose place the configuration file takes.
+    pub ignored_flags: Vec<&'static str>,
 }
 
 /// This machine as a node.
@@ -355,6 +366,7 @@ impl Default for Config {
                 dns: true,
             },
             logging: Logging { level: "info".into(), format: LogFormat::Text },
+            upstream: None,
         }
     }
 }

@@ -40,6 +40,7 @@ pub(super) const FLAGS: Table = Table {
     ],
     flags: ACCEPTED,
     refused: REFUSED,
+    beside_a_file: None,
 };
 
 const ACCEPTED: &[Flag] = &[

@@ -9,7 +9,8 @@
 //!
 //! - A field or flag that is taken works, or says what is so anyway, or provably makes no difference. Everything else is
 //!   a mistake that names it.
-//! - As upstream: what is empty or zero in a file is not set, and flags win over the file.
+//! - As upstream: what is empty or zero in a file is not set. A kubelet's flags win over the file; of a kube-proxy's with a
+//!   file, only a few count.
 
 mod flags;
 mod kubelet;
@@ -20,7 +21,7 @@ use std::{io, path::Path};
 
 use self::flags::{Given, Table};
 use crate::{
-    Config, ConfigError, Mistake, Mistakes,
+    Config, ConfigError, Mistake, Mistakes, Upstream,
     tree::{self, Node, Value},
 };
 
@@ -77,6 +78,7 @@ fn asked(
     if given.version {
         return Ok(Asked::Version);
     }
+    let (given, ignored_flags) = given.beside_a_file(table);
     let file = given.text("config").unwrap_or_default().to_string();
     let root = if file.is_empty() {
         let mut root = Node::empty();
@@ -93,7 +95,8 @@ fn asked(
     };
     let root = without_zeros(root.under(given.fields.clone()), table.meant);
     let mut mistakes = Vec::new();
-    let config = reader(root, &given, &mut mistakes);
+    let mut config = reader(root, &given, &mut mistakes);
+    config.upstream = Some(Upstream { program: table.program, ignored_flags });
     if mistakes.is_empty() {
         let config = Box::new(config);
         return Ok(if given.is_on("cleanup") { Asked::CleanUp(config) } else { Asked::Run(config) });

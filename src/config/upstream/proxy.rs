@@ -28,10 +28,24 @@ pub(super) const FLAGS: Table = Table {
     meant: &["oomScoreAdj", "maxPerCore", "min", "masqueradeBit"],
     flags: ACCEPTED,
     refused: REFUSED,
+    // Upstream's takes the file in the place of all that the others say.
+    beside_a_file: Some(&[
+        "config",
+        "cleanup",
+        "hostname-override",
+        "v",
+        "logging-format",
+        "log-flush-frequency",
+    ]),
 };
 
 const ACCEPTED: &[Flag] = &[
-    flag("config", Text, Alone("config"), "a KubeProxyConfiguration; flags win over it"),
+    flag(
+        "config",
+        Text,
+        Alone("config"),
+        "a KubeProxyConfiguration; beside it, only --hostname-override and logging count",
+    ),
     flag("kubeconfig", Text, Field("clientConnection.kubeconfig"), "by what the API server is reached"),
     flag("hostname-override", Text, Field("hostnameOverride"), "the node's name, instead of the host name"),
     flag("cleanup", Switch, Alone("cleanup"), "take the rules away, and end"),

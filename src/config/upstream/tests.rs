@@ -40,9 +40,13 @@ fn configured(lines: &str) -> Result<Config, String> {
 }
 
 fn proxied(lines: &str) -> Result<Config, String> {
-    let file =
-        format!("kind: KubeProxyConfiguration\napiVersion: kubeproxy.config.k8s.io/v1alpha1\n{lines}\n");
-    run(PROXY, "--kubeconfig=/k --config=/c.yaml", &file)
+    run(PROXY, "--config=/c.yaml", &proxy_file(lines))
+}
+
+fn proxy_file(lines: &str) -> String {
+    format!(
+        "kind: KubeProxyConfiguration\napiVersion: kubeproxy.config.k8s.io/v1alpha1\nclientConnection: {{kubeconfig: /f}}\n{lines}\n"
+    )
 }
 
 #[test]
@@ -96,6 +100,28 @@ fn flags_win_over_the_file() {
     assert_eq!((config.kubelet.max_pods, config.kubelet.port), (60, 1));
     assert_eq!(config.kubelet.cluster_dns, [IpAddr::from([2, 2, 2, 2]), IpAddr::from([3, 3, 3, 3])]);
     assert_eq!((config.logging.level.as_str(), config.logging.format), ("debug", LogFormat::Json));
+}
+
+#[test]
+fn of_a_kube_proxys_flags_with_a_file_only_a_few_count() {
+    let line = "--kubeconfig=/k --config=/c --hostname-override=n --v=4 --cluster-cidr=10.1.0.0/16 --proxy-mode=ipvs \
+                --healthz-port=0 --masquerade-all";
+    let config = run(PROXY, line, &proxy_file("clusterCIDR: 10.2.0.0/16")).unwrap();
+    assert_eq!(config.node.kubeconfig.as_deref(), Some(Path::new("/f")));
+    assert_eq!(config.node.name.as_deref(), Some("n"));
+    assert_eq!(config.logging.level, "debug");
+    assert_eq!(config.proxy.pod_ranges, Some(vec!["10.2.0.0/16".parse().unwrap()]));
+    assert_eq!((config.proxy.mode, config.proxy.masquerade_all), (ProxyMode::Iptables, false));
+    assert!(config.proxy.healthz.is_some());
+    let ignored = config.upstream.unwrap().ignored_flags;
+    assert_eq!(ignored, ["kubeconfig", "cluster-cidr", "proxy-mode", "healthz-port", "masquerade-all"]);
+    // A mistake in them is told all the same.
+    assert!(
+        run(PROXY, &line.replace("port=0", "port=x"), &proxy_file(""))
+            .unwrap_err()
+            .contains("--healthz-port")
+    );
+    assert_eq!(run(PROXY, "--kubeconfig=/k --v=4", "").unwrap().upstream.unwrap().ignored_flags, [""; 0]);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! administrator's, which may have to be made first.
 
 use std::{
-    net::ToSocketAddrs as _,
+    error::Error,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
@@ -13,6 +14,8 @@ use jiff::Timestamp;
 use join::{Bootstrap, Paths};
 use lifecycle::Scope;
 use pki::{Certificate, Issued};
+use tokio::net::lookup_host;
+use tracing::warn;
 
 use crate::{
     addresses,
@@ -22,6 +25,8 @@ use crate::{
 /// By upstream's names.
 const CLIENT: &str = "kubelet-client-current.pem";
 const SERVING: &str = "kubelet-server-current.pem";
+/// A resolver that does not answer holds no node up: the address is a guess that the configuration may replace.
+const RESOLVING: Duration = Duration::from_secs(5);
 
 /// A node of somebody's cluster.
 pub(crate) struct Membership {
@@ -76,7 +81,7 @@ pub(crate) fn life_seconds(config: &Config) -> Option<i32> {
 impl Membership {
     /// # Errors
     /// When this machine has not joined, or what it joined by cannot be used.
-    pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
         let paths = Paths::of(&config.state_dir);
         let file = config.node.kubeconfig.clone().unwrap_or_else(|| paths.kubeconfig.clone());
         if !file.exists() {
@@ -111,7 +116,7 @@ impl Membership {
             endpoint.credentials = Credentials::Certificate { certificate, key };
         }
         let name = node_name(config, certificate.as_ref())?;
-        let place = NodePlace { ip: node_ip(config, &endpoint)?, name };
+        let place = NodePlace { ip: node_ip(config, &endpoint).await?, name };
         let serving_file = match &config.node.certificate_dir {
             Some(dir) => dir.join(SERVING),
             None => paths.serving,
@@ -179,17 +184,39 @@ fn node_name(config: &Config, certificate: Option<&Certificate>) -> anyhow::Resu
     }
 }
 
-/// The address that routes to the API server, which on machines with several networks is the one that it reaches.
-fn node_ip(config: &Config, endpoint: &Endpoint) -> anyhow::Result<std::net::IpAddr> {
+/// The address that routes to the API server, which on machines with several networks is the one that it reaches; the
+/// one that routes to the outside while nobody knows the server's name.
+async fn node_ip(config: &Config, endpoint: &Endpoint) -> anyhow::Result<std::net::IpAddr> {
     if let Some(ip) = config.node.ip {
         return Ok(ip);
     }
     let host = endpoint.server.host().unwrap_or_default().trim_matches(['[', ']']);
     let port = endpoint.server.port_u16().unwrap_or(443);
-    let resolved =
-        (host, port).to_socket_addrs().with_context(|| format!("resolve the API server's name {host:?}"))?;
+    let resolved = match tokio::time::timeout(RESOLVING, lookup_host((host, port))).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(error)) => {
+            warn!(host, error = &error as &dyn Error, "the API server's name cannot be resolved");
+            Vec::new()
+        }
+        Err(_) => {
+            warn!(host, "the API server's name cannot be resolved: nobody answers");
+            Vec::new()
+        }
+    };
     let found = resolved.into_iter().find_map(addresses::towards).or_else(addresses::outward);
     found.ok_or_else(|| {
         anyhow!("no route leads to the API server {host}:{port}; bring the network up, or set node.ip in the configuration")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_whose_name_nobody_knows_leaves_the_address_that_leads_outside() {
+        let endpoint = Endpoint::new("https://api.invalid:6443".parse().unwrap(), None, Credentials::None);
+        let found = node_ip(&Config::default(), &endpoint).await;
+        assert_eq!(found.ok(), addresses::outward());
+    }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use client::{Credentials, Endpoint, Kubeconfig, Pem};
 use config::Config;
 use jiff::Timestamp;
-use join::{Bootstrap, Paths};
+use join::{Bootstrap, Paths, Recovery};
 use lifecycle::Scope;
 use pki::{Certificate, Issued};
 use tokio::net::lookup_host;
@@ -71,6 +71,15 @@ pub(crate) async fn bootstrap(config: &Config, stop: impl Future<Output = ()>) -
         () = stop => join::Outcome::Stopped,
     };
     Ok(outcome != join::Outcome::Stopped)
+}
+
+/// How this node comes by a certificate if its own expires.
+pub(crate) fn recovery(config: &Config) -> Recovery {
+    match (&config.node.kubeconfig, &config.node.bootstrap_kubeconfig) {
+        (Some(_), Some(by)) => Recovery::Bootstrap(by.clone()),
+        (Some(_), None) => Recovery::Kubeconfig,
+        (None, _) => Recovery::Join,
+    }
 }
 
 /// How long certificates that are asked for should live.

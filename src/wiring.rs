@@ -17,7 +17,7 @@ use std::{
 use anyhow::Context as _;
 use client::{Cache, Client, Kubeconfig, Reconnect, Recorder, Selector, Store};
 use config::{Config, NetworkProvider};
-use join::{ClientRotation, ServingRotation};
+use join::{ClientRotation, Recovery, ServingRotation};
 use k8s_openapi::api::core::v1::Node;
 use lifecycle::{OnFailure, Scope, Supervisor};
 use network::Nodes;
@@ -337,13 +337,15 @@ fn start_rotation(
                 client: client.clone(),
                 reconnect,
                 expiration_seconds: seconds,
+                recovery: membership::recovery(config),
             };
-            supervisor.start("client certificate", OnFailure::Restart, move |scope| {
+            let on_failure = match rotation.recovery {
+                Recovery::Bootstrap(_) => OnFailure::EndProcess,
+                Recovery::Join | Recovery::Kubeconfig => OnFailure::Restart,
+            };
+            supervisor.start("client certificate", on_failure, move |scope| {
                 let rotation = rotation.clone();
-                async move {
-                    join::rotate_client(rotation, scope).await;
-                    Ok(())
-                }
+                async move { Ok(join::rotate_client(rotation, scope).await?) }
             });
         }
         None if member.client_file.is_some() => {

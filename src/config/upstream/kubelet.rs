@@ -472,7 +472,7 @@ const ONLY: &[Fixed] = &[
     ("cpuCFSQuota", &["true"], "limits are enforced"),
     ("cpuCFSQuotaPeriod", &["100ms"], "the period is 100ms"),
     ("nodeStatusMaxImages", &["50"], "fifty images are shown"),
-    ("maxOpenFiles", &["1000000"], "its service manager bounds it (LimitNOFILE)"),
+    ("maxOpenFiles", &["1000000"], "it is a million, or as many as its service manager lets it have (LimitNOFILE)"),
     ("evictionSoft", &[], "thresholds are not settable yet"),
     ("evictionSoftGracePeriod", &[], "thresholds are not settable yet"),
     ("evictionPressureTransitionPeriod", &["5m"], "thresholds are not settable yet"),

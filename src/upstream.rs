@@ -74,11 +74,15 @@ async fn start(program: Program, config: Config) -> anyhow::Result<()> {
         bail!("{} needs root: run it by sudo, or by its service manager", program.name());
     }
     logging::start(&config.logging)?;
-    if let Some(told) = &config.upstream
-        && !told.ignored_flags.is_empty()
-    {
-        let flags = told.ignored_flags.join(", ");
-        warn!(flags, "as in upstream's own, --config takes the place of these flags: say it in the file");
+    if let Some(told) = &config.upstream {
+        if !told.ignored_flags.is_empty() {
+            let flags = told.ignored_flags.join(", ");
+            warn!(flags, "as in upstream's own, --config takes the place of these flags: say it in the file");
+        }
+        if !told.not_done.is_empty() {
+            let fields = told.not_done.join(", ");
+            warn!(fields, "accepted, and not done yet: docs/upstream.md says what happens instead");
+        }
     }
     if let Err(error) = allow_open_files() {
         warn!(error = &error as &dyn std::error::Error, "the limit of open files stays as it was");

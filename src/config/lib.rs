@@ -54,6 +54,8 @@ pub struct Upstream {
     pub program: &'static str,
     /// Flags, without dashes, whose place the configuration file takes.
     pub ignored_flags: Vec<&'static str>,
+    /// Fields that were set to what upstream does by default, and this does not yet.
+    pub not_done: Vec<&'static str>,
 }
 
 /// This machine as a node.

@@ -72,6 +72,9 @@ pub(super) struct Table {
     pub(super) flags: &'static [Flag],
     /// Flags of upstream's that are known and not taken.
     pub(super) refused: &'static [&'static str],
+    /// Fields, with dots, whose values are taken since upstream's defaults or kubeadm say them, though they are not what
+    /// happens here. Without a value, whatever else is taken is meant.
+    pub(super) not_done: &'static [(&'static str, Option<&'static str>)],
     /// The flags that count where `--config` names a file too: all without it, as upstream's program has it.
     pub(super) beside_a_file: Option<&'static [&'static str]>,
 }
@@ -277,6 +280,15 @@ fn taint(text: &str) -> Result<Value, String> {
 }
 
 impl Table {
+    /// Which of its fields that are not done yet a document has.
+    pub(super) fn not_done_in(&self, root: &Node) -> Vec<&'static str> {
+        let says = |(path, value): &&(&str, Option<&str>)| {
+            let found = path.split('.').try_fold(root, |node, key| node.get(key));
+            found.is_some_and(|node| value.is_none_or(|value| node.value.plain() == value))
+        };
+        self.not_done.iter().filter(says).map(|(path, _)| *path).collect()
+    }
+
     fn unknown(&self, name: &str) -> String {
         let program = self.program;
         if self.refused.contains(&name) {
@@ -349,6 +361,7 @@ mod tests {
             flag("v", Kind::Number, Place::Field("logging.verbosity"), "log"),
         ],
         refused: &["eviction-hard"],
+        not_done: &[],
         beside_a_file: None,
     };
 

@@ -40,6 +40,7 @@ pub(super) const FLAGS: Table = Table {
     ],
     flags: ACCEPTED,
     refused: REFUSED,
+    not_done: NOT_DONE,
     beside_a_file: None,
 };
 
@@ -280,6 +281,23 @@ const REFUSED: &[&str] = &[
     "volume-stats-agg-period",
 ];
 
+const NOT_DONE: &[(&str, Option<&str>)] = &[
+    ("containerLogMaxSize", None),
+    ("containerLogMaxFiles", None),
+    ("containerLogMaxWorkers", None),
+    ("containerLogMonitorInterval", None),
+    ("imageMinimumGCAge", None),
+    ("imageGCHighThresholdPercent", Some("85")),
+    ("imageGCLowThresholdPercent", None),
+    ("imagePullCredentialsVerificationPolicy", Some("NeverVerifyPreloadedImages")),
+    ("registryPullQPS", Some("5")),
+    ("registryBurst", None),
+    ("evictionHard", None),
+    ("evictionPressureTransitionPeriod", None),
+    ("protectKernelDefaults", None),
+    ("localStorageCapacityIsolation", None),
+];
+
 /// Upstream's defaults where they are others than those of `CoracleConfiguration`.
 fn base() -> Config {
     let mut config = Config {
@@ -429,7 +447,7 @@ const MOOT: &[(&str, &str)] = &[
     ("enableSystemLogHandler", "there is no such handler"),
 ];
 
-/// Fields that may say what is so anyway: upstream's default, or that the thing is off where it is not there.
+/// Fields that may say what is so anyway, or upstream's default (see [`NOT_DONE`]), or that the thing is off where it is not there.
 const ONLY: &[Fixed] = &[
     ("enableServer", &["true"], "the node's server always runs"),
     ("enableDebuggingHandlers", &["true"], "logs and exec are always served"),
@@ -442,7 +460,11 @@ const ONLY: &[Fixed] = &[
     ("tlsMinVersion", &["VersionTLS12"], "TLS 1.2 and 1.3 are spoken"),
     ("registryPullQPS", &["5", "0"], "pulls are bounded by maxParallelImagePulls"),
     ("registryBurst", &["10"], "pulls are bounded by maxParallelImagePulls"),
-    ("imagePullCredentialsVerificationPolicy", &["NeverVerifyPreloadedImages"], "there is no such check yet"),
+    (
+        "imagePullCredentialsVerificationPolicy",
+        &["NeverVerify", "NeverVerifyPreloadedImages"],
+        "there is no such check yet",
+    ),
     ("preloadedImagesVerificationAllowlist", &[], "there is no such check yet"),
     ("eventRecordQPS", &["50"], "its rate is not settable"),
     ("eventBurst", &["100"], "its rate is not settable"),
@@ -464,7 +486,7 @@ const ONLY: &[Fixed] = &[
     ("topologyManagerScope", &["container"], "topology is not looked at yet"),
     ("topologyManagerPolicyOptions", &[], "topology is not looked at yet"),
     ("qosReserved", &[], "it is not there yet"),
-    ("singleProcessOOMKill", &[], "it is the kernel's default"),
+    ("singleProcessOOMKill", &["true"], "only the process that runs out of memory is killed"),
     ("runtimeRequestTimeout", &["2m"], "each request has a deadline of its own"),
     ("podCIDR", &[], "the network is the runtime's"),
     ("podPidsLimit", &["-1"], "processes of pods are not bounded yet"),
@@ -472,7 +494,11 @@ const ONLY: &[Fixed] = &[
     ("cpuCFSQuota", &["true"], "limits are enforced"),
     ("cpuCFSQuotaPeriod", &["100ms"], "the period is 100ms"),
     ("nodeStatusMaxImages", &["50"], "fifty images are shown"),
-    ("maxOpenFiles", &["1000000"], "it is a million, or as many as its service manager lets it have (LimitNOFILE)"),
+    (
+        "maxOpenFiles",
+        &["1000000"],
+        "it is a million, or as many as its service manager lets it have (LimitNOFILE)",
+    ),
     ("evictionSoft", &[], "thresholds are not settable yet"),
     ("evictionSoftGracePeriod", &[], "thresholds are not settable yet"),
     ("evictionPressureTransitionPeriod", &["5m"], "thresholds are not settable yet"),
@@ -482,10 +508,10 @@ const ONLY: &[Fixed] = &[
     ("podsPerCore", &[], "maxPods bounds them"),
     ("enableControllerAttachDetach", &["true"], "volumes are attached by the controller"),
     ("protectKernelDefaults", &["false"], "`coracle doctor` looks at the kernel's settings"),
-    ("containerLogMaxSize", &["10Mi"], "its size is not settable"),
-    ("containerLogMaxFiles", &["5"], "its count is not settable"),
-    ("containerLogMaxWorkers", &["1"], "its workers are not settable"),
-    ("containerLogMonitorInterval", &["10s"], "its interval is not settable"),
+    ("containerLogMaxSize", &["10Mi"], "logs are not rotated yet"),
+    ("containerLogMaxFiles", &["5"], "logs are not rotated yet"),
+    ("containerLogMaxWorkers", &["1"], "logs are not rotated yet"),
+    ("containerLogMonitorInterval", &["10s"], "logs are not rotated yet"),
     ("configMapAndSecretChangeDetectionStrategy", &["Watch"], "changes are watched"),
     ("systemReserved", &[], "reservations are not there yet"),
     ("kubeReserved", &[], "reservations are not there yet"),
@@ -502,5 +528,5 @@ const ONLY: &[Fixed] = &[
     ("memoryThrottlingFactor", &["0.9"], "memory is not throttled"),
     ("memoryReservationPolicy", &["None"], "memory is not reserved"),
     ("tracing", &[], "traces are not exported"),
-    ("localStorageCapacityIsolation", &["true"], "it is always on"),
+    ("localStorageCapacityIsolation", &["true"], "what pods write is not bounded yet"),
 ];

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - A field or flag that is taken works, or says what is so anyway, or provably makes no difference. Everything else is
-//!   a mistake that names it.
+//!   a mistake that names it, but for a few defaults of upstream's that are not done yet: those are told.
 //! - As upstream: what is empty or zero in a file is not set. A kubelet's flags win over the file; of a kube-proxy's with a
 //!   file, only a few count.
 
@@ -94,9 +94,10 @@ fn asked(
         })?
     };
     let root = without_zeros(root.under(given.fields.clone()), table.meant);
+    let not_done = table.not_done_in(&root);
     let mut mistakes = Vec::new();
     let mut config = reader(root, &given, &mut mistakes);
-    config.upstream = Some(Upstream { program: table.program, ignored_flags });
+    config.upstream = Some(Upstream { program: table.program, ignored_flags, not_done });
     if mistakes.is_empty() {
         let config = Box::new(config);
         return Ok(if given.is_on("cleanup") { Asked::CleanUp(config) } else { Asked::Run(config) });

@@ -28,6 +28,13 @@ pub(super) const FLAGS: Table = Table {
     meant: &["oomScoreAdj", "maxPerCore", "min", "masqueradeBit"],
     flags: ACCEPTED,
     refused: REFUSED,
+    not_done: &[
+        ("conntrack.maxPerCore", Some("32768")),
+        ("conntrack.min", Some("131072")),
+        ("conntrack.tcpEstablishedTimeout", None),
+        ("conntrack.tcpCloseWaitTimeout", None),
+        ("iptables.localhostNodePorts", Some("true")),
+    ],
     // Upstream's takes the file in the place of all that the others say.
     beside_a_file: Some(&[
         "config",
@@ -173,7 +180,7 @@ pub(super) fn read(root: Node, given: &Given, mistakes: &mut Vec<Mistake>) -> Co
     shared::feature_gates(&mut section);
     conntrack(section.section("conntrack"));
     for mode in ["iptables", "nftables"] {
-        rules(&mut config, section.section(mode));
+        rules(&mut config, section.section(mode), mode == "iptables");
     }
     ipvs(&mut config, section.section("ipvs"));
     // Of machines that are not this one.
@@ -277,11 +284,14 @@ impl FromStr for Ranges {
     }
 }
 
-/// Rules of whichever mode.
-fn rules(config: &mut Config, mut section: Section<'_>) {
+/// Rules of whichever mode; `localhost` is what upstream has for one of them only.
+fn rules(config: &mut Config, mut section: Section<'_>, localhost: bool) {
+    if localhost {
+        let why = "node ports do not answer on the loopback address";
+        section.only("localhostNodePorts", &["false", "true"], why);
+    }
     config.proxy.masquerade_all |= section.bool("masqueradeAll").unwrap_or_default();
     section.only("masqueradeBit", &["14"], "which bit marks packets is not settable");
-    section.only("localhostNodePorts", &["true", "false"], "node ports answer where the mode lets them");
     section.moot("syncPeriod");
     section.moot("minSyncPeriod");
     section.finish();

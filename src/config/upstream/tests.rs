@@ -239,6 +239,29 @@ fn what_is_not_there_may_say_upstreams_default_and_nothing_else() {
 }
 
 #[test]
+fn what_is_taken_and_not_done_yet_is_told() {
+    let told = |config: Config| config.upstream.unwrap().not_done;
+    assert_eq!(told(run(KUBELET, KUBEADM_FLAGS, KUBEADM_KUBELET).unwrap()), [""; 0]);
+    let config = configured(
+        "registryPullQPS: 5\ncontainerLogMaxFiles: 5\nimageGCHighThresholdPercent: 100\nprotectKernelDefaults: false\n\
+         imagePullCredentialsVerificationPolicy: NeverVerify\nsingleProcessOOMKill: true",
+    );
+    assert_eq!(told(config.unwrap()), ["containerLogMaxFiles", "registryPullQPS", "protectKernelDefaults"]);
+    let policy = "imagePullCredentialsVerificationPolicy";
+    assert_eq!(told(configured(&format!("{policy}: NeverVerifyPreloadedImages")).unwrap()), [policy]);
+    assert!(configured(&format!("{policy}: AlwaysVerify")).unwrap_err().contains("cannot be AlwaysVerify"));
+    let config =
+        proxied("conntrack: {min: 0, maxPerCore: 32768}\niptables: {localhostNodePorts: false}").unwrap();
+    assert_eq!(told(config), ["conntrack.maxPerCore"]);
+    assert_eq!(
+        told(proxied("iptables: {localhostNodePorts: true}").unwrap()),
+        ["iptables.localhostNodePorts"]
+    );
+    let told = proxied("nftables: {localhostNodePorts: false}").unwrap_err();
+    assert!(told.contains("nftables.localhostNodePorts: unknown field"), "{told}");
+}
+
+#[test]
 fn a_mistake_names_the_file_and_line_or_the_flag() {
     let told = run(
         KUBELET,

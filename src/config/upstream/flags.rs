@@ -69,6 +69,9 @@ pub(super) struct Table {
     pub(super) api_version: &'static str,
     /// Fields of that file in which a zero or an empty text is said on purpose.
     pub(super) meant: &'static [&'static str],
+    /// Fields of that file in which zeros inside and an empty list or map are said on purpose too: what they do not name
+    /// is off.
+    pub(super) whole: &'static [&'static str],
     pub(super) flags: &'static [Flag],
     /// Flags of upstream's that are known and not taken.
     pub(super) refused: &'static [&'static str],
@@ -351,6 +354,7 @@ mod tests {
         kind: "KubeletConfiguration",
         api_version: "v1",
         meant: &[],
+        whole: &[],
         flags: &[
             flag("max-pods", Kind::Number, Place::Field("maxPods"), "pods"),
             flag("cluster-dns", Kind::List, Place::Field("clusterDNS"), "dns"),

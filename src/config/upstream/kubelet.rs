@@ -38,6 +38,7 @@ pub(super) const FLAGS: Table = Table {
         "containerLogMaxFiles",
         "containerLogMaxWorkers",
     ],
+    whole: &["evictionHard", "enforceNodeAllocatable"],
     flags: ACCEPTED,
     refused: REFUSED,
     not_done: NOT_DONE,
@@ -418,6 +419,20 @@ fn eviction(section: &mut Section<'_>) {
         ("imagefs.available", "15%"),
         ("imagefs.inodesFree", "5%"),
     ];
+    if let Some(named) = section.keys("evictionHard") {
+        let missing: Vec<&str> = HARD
+            .iter()
+            .map(|(signal, _)| *signal)
+            .filter(|signal| !named.iter().any(|it| it == signal))
+            .collect();
+        if !missing.is_empty() {
+            let text = format!(
+                "would switch the thresholds off that it does not name, which are not settable yet; name {} too, or take it out",
+                missing.join(", ")
+            );
+            section.mistake(section.line_of("evictionHard"), "evictionHard", text);
+        }
+    }
     section.judged("evictionHard", |signal, said| match HARD.iter().find(|(known, _)| *known == signal) {
         Some((_, default)) if *default == said => None,
         Some((_, default)) => Some(format!(

@@ -93,7 +93,7 @@ fn asked(
             failed(&file, vec![Mistake::new(error.line, String::new(), text)])
         })?
     };
-    let root = without_zeros(root.under(given.fields.clone()), table.meant);
+    let root = without_zeros(root.under(given.fields.clone()), table);
     let not_done = table.not_done_in(&root);
     let mut mistakes = Vec::new();
     let mut config = reader(root, &given, &mut mistakes);
@@ -112,18 +112,20 @@ fn asked(
 }
 
 /// The document without Go's zero values, which say nothing: written by upstream's own programs, every field is there.
-/// `meant` are the fields in which a zero or an empty text is said on purpose.
-fn without_zeros(mut node: Node, meant: &[&str]) -> Node {
+fn without_zeros(mut node: Node, table: &Table) -> Node {
     if let Value::Map(entries) = node.value {
         let kept = entries.into_iter().filter_map(|mut entry| {
-            entry.node = without_zeros(entry.node, meant);
+            if table.whole.contains(&entry.key.as_str()) {
+                return (entry.node.value != Value::Null).then_some(entry);
+            }
+            entry.node = without_zeros(entry.node, table);
             let is_zero = match &entry.node.value {
                 Value::Null => true,
                 Value::Map(entries) => entries.is_empty(),
                 Value::List(items) => items.is_empty(),
-                Value::Integer(number) => *number == 0 && !meant.contains(&entry.key.as_str()),
+                Value::Integer(number) => *number == 0 && !table.meant.contains(&entry.key.as_str()),
                 Value::Float(number) => *number == 0.0,
-                Value::Text(text) if text.is_empty() => !meant.contains(&entry.key.as_str()),
+                Value::Text(text) if text.is_empty() => !table.meant.contains(&entry.key.as_str()),
                 Value::Text(text) => matches!(text.as_str(), "0" | "0s"),
                 Value::Bool(_) => false,
             };

@@ -26,6 +26,7 @@ pub(super) const FLAGS: Table = Table {
     kind: "KubeProxyConfiguration",
     api_version: "kubeproxy.config.k8s.io/v1alpha1",
     meant: &["oomScoreAdj", "maxPerCore", "min", "masqueradeBit"],
+    whole: &[],
     flags: ACCEPTED,
     refused: REFUSED,
     not_done: &[

@@ -190,7 +190,9 @@ fn what_is_not_there_may_say_upstreams_default_and_nothing_else() {
     for default in [
         "readOnlyPort: 0",
         "evictionPressureTransitionPeriod: 5m0s",
-        "evictionHard: {memory.available: 100Mi, nodefs.available: 10%}",
+        "evictionHard: {memory.available: 100Mi, nodefs.available: 10%, nodefs.inodesFree: 5%, imagefs.available: 15%, \
+         imagefs.inodesFree: 5%}",
+        "evictionHard: null",
         "cpuManagerPolicy: none",
         "authentication: {anonymous: {enabled: false}, webhook: {enabled: true, cacheTTL: 2m0s}}",
         "featureGates: {RotateKubeletServerCertificate: true}",
@@ -210,6 +212,17 @@ fn what_is_not_there_may_say_upstreams_default_and_nothing_else() {
             "evictionHard: {memory.available: 1Gi}",
             "3: evictionHard.memory.available: cannot be 1Gi: thresholds",
         ),
+        (
+            "evictionHard: {memory.available: '0'}",
+            "3: evictionHard.memory.available: cannot be 0: thresholds",
+        ),
+        (
+            "evictionHard: {memory.available: 100Mi, nodefs.available: 10%, imagefs.available: 15%}",
+            "3: evictionHard: would switch the thresholds off that it does not name, which are not settable yet; name \
+             nodefs.inodesFree, imagefs.inodesFree too, or take it out",
+        ),
+        ("evictionHard: {}", "3: evictionHard: would switch"),
+        ("enforceNodeAllocatable: []", "enforceNodeAllocatable: cannot be an empty list"),
         (
             "cpuManagerPolicy: static",
             "cpuManagerPolicy: cannot be static: there are no exclusive processors yet; only none can be set",

@@ -1,6 +1,10 @@
 //! `kube-proxy`: its flags, and `KubeProxyConfiguration`.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 use ipnet::IpNet;
 
@@ -65,12 +69,7 @@ const ACCEPTED: &[Flag] = &[
         "addresses of pods: what they send to cluster IPs keeps its source",
     ),
     flag("detect-local-mode", Text, Field("detectLocalMode"), "only ClusterCIDR"),
-    flag(
-        "bind-address",
-        Text,
-        Field("bindAddress"),
-        "where /healthz is answered if --healthz-bind-address says nothing [0.0.0.0]",
-    ),
+    flag("bind-address", Text, Alone("bind-address"), "no difference: nothing is bound to it"),
     flag(
         "healthz-bind-address",
         Text,
@@ -166,6 +165,8 @@ pub(super) fn read(root: Node, given: &Given, mistakes: &mut Vec<Mistake>) -> Co
     let mut alone = Section::new(String::new(), given.alone.clone(), mistakes);
     alone.moot("config");
     alone.moot("cleanup");
+    // Read, since upstream reads it; its defaults are chosen before its flags are.
+    alone.parsed::<IpAddr>("bind-address", "an IP address");
     let port = alone.number::<u16>("healthz-port", 0, 65535);
     alone.finish();
     let mut section = Section::new(String::new(), root, mistakes);
@@ -208,14 +209,17 @@ fn connection(config: &mut Config, section: &mut Section<'_>, cleans_up: bool) {
     connection.finish();
 }
 
+/// As upstream: a file's `bindAddress` binds nothing, but says of which family the default is.
 fn healthz(config: &mut Config, section: &mut Section<'_>, port: Option<u16>) {
-    let bind = section.parsed::<MaybePort>("bindAddress", "an IP address");
+    let bind = section.parsed::<IpAddr>("bindAddress", "an IP address");
     let own = section.parsed::<MaybePort>("healthzBindAddress", "an address with a port");
-    let default = SocketAddr::from(([0, 0, 0, 0], HEALTHZ_PORT));
-    let mut address = match (own, bind) {
-        (Some(own), _) => own.with(HEALTHZ_PORT),
-        (None, Some(bind)) => SocketAddr::new(bind.with(0).ip(), HEALTHZ_PORT),
-        (None, None) => default,
+    let any: IpAddr = match bind {
+        Some(bind) if bind.is_ipv6() => Ipv6Addr::UNSPECIFIED.into(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    let mut address = match own {
+        Some(own) => own.with(HEALTHZ_PORT),
+        None => SocketAddr::new(any, HEALTHZ_PORT),
     };
     if let Some(port) = port {
         address.set_port(port);

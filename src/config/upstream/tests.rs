@@ -317,7 +317,11 @@ fn a_kube_proxy_is_told_by_flags_or_file() {
     assert!(config.proxy.masquerade_all);
     let config = proxied("bindAddress: 192.0.2.1").unwrap();
     assert_eq!(config.proxy.mode, ProxyMode::Iptables, "upstream's default");
-    assert_eq!(config.proxy.healthz, Some(SocketAddr::from(([192, 0, 2, 1], 10256))));
+    assert_eq!(config.proxy.healthz, Some(SocketAddr::from(([0, 0, 0, 0], 10256))));
+    let healthz = proxied("bindAddress: fd00::1").unwrap().proxy.healthz;
+    assert_eq!(healthz, Some("[::]:10256".parse().unwrap()), "its family alone");
+    let flag = run(PROXY, "--kubeconfig=/k --bind-address=fd00::1", "").unwrap().proxy.healthz;
+    assert_eq!(flag, Some("0.0.0.0:10256".parse().unwrap()), "not the flag's");
     assert_eq!(config.proxy.pod_ranges, Some(Vec::new()));
     for (line, expected) in [
         ("clusterCIDR: fd00::/48", "Services of IPv6 are not there yet"),

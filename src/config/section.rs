@@ -226,6 +226,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Whether a field that nobody took yet stands in a file: what flags say has no line.
+    pub(crate) fn is_in_file(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key && entry.node.line != 0)
+    }
+
     /// The line of a field that nobody took yet.
     pub(crate) fn line_of(&self, key: &str) -> u64 {
         self.entries.iter().find(|entry| entry.key == key).map_or(self.line, |entry| entry.line)

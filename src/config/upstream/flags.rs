@@ -72,6 +72,8 @@ pub(super) struct Table {
     /// Fields of that file in which zeros inside and an empty list or map are said on purpose too: what they do not name
     /// is off.
     pub(super) whole: &'static [&'static str],
+    /// Fields that are as another one of the same file where it says nothing of them.
+    pub(super) follows: &'static [(&'static str, &'static str)],
     pub(super) flags: &'static [Flag],
     /// Flags of upstream's that are known and not taken.
     pub(super) refused: &'static [&'static str],
@@ -355,6 +357,7 @@ mod tests {
         api_version: "v1",
         meant: &[],
         whole: &[],
+        follows: &[],
         flags: &[
             flag("max-pods", Kind::Number, Place::Field("maxPods"), "pods"),
             flag("cluster-dns", Kind::List, Place::Field("clusterDNS"), "dns"),

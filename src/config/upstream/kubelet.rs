@@ -39,6 +39,8 @@ pub(super) const FLAGS: Table = Table {
         "containerLogMaxWorkers",
     ],
     whole: &["evictionHard", "enforceNodeAllocatable"],
+    // Also where a flag goes over the other one.
+    follows: &[("nodeStatusReportFrequency", "nodeStatusUpdateFrequency")],
     flags: ACCEPTED,
     refused: REFUSED,
     not_done: NOT_DONE,

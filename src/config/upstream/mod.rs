@@ -93,6 +93,14 @@ fn asked(
             failed(&file, vec![Mistake::new(error.line, String::new(), text)])
         })?
     };
+    let mut root = without_zeros(root, table);
+    for (field, other) in table.follows {
+        if root.get(field).is_none()
+            && let Some(said) = root.get(other).cloned()
+        {
+            root.set(field, said.line, said.value);
+        }
+    }
     let root = without_zeros(root.under(given.fields.clone()), table);
     let not_done = table.not_done_in(&root);
     let mut mistakes = Vec::new();

@@ -31,6 +31,7 @@ pub(super) const FLAGS: Table = Table {
     api_version: "kubeproxy.config.k8s.io/v1alpha1",
     meant: &["oomScoreAdj", "maxPerCore", "min", "masqueradeBit"],
     whole: &[],
+    follows: &[],
     flags: ACCEPTED,
     refused: REFUSED,
     not_done: &[
@@ -101,7 +102,7 @@ const ACCEPTED: &[Flag] = &[
     flag(
         "masquerade-all",
         Switch,
-        Field("iptables.masqueradeAll"),
+        Alone("masquerade-all"),
         "masquerade pods' own connections to cluster IPs too",
     ),
     flag("ipvs-scheduler", Text, Field("ipvs.scheduler"), "how IPVS chooses an endpoint [rr]"),
@@ -148,6 +149,8 @@ const REFUSED: &[&str] = &[
     "write-config-to",
 ];
 
+const IPTABLES: &str = "iptables";
+const NFTABLES: &str = "nftables";
 const HEALTHZ_PORT: u16 = 10256;
 
 pub(super) fn read(root: Node, given: &Given, mistakes: &mut Vec<Mistake>) -> Config {
@@ -167,6 +170,7 @@ pub(super) fn read(root: Node, given: &Given, mistakes: &mut Vec<Mistake>) -> Co
     alone.moot("cleanup");
     // Read, since upstream reads it; its defaults are chosen before its flags are.
     alone.parsed::<IpAddr>("bind-address", "an IP address");
+    config.proxy.masquerade_all = alone.bool("masquerade-all").unwrap_or_default();
     let port = alone.number::<u16>("healthz-port", 0, 65535);
     alone.finish();
     let mut section = Section::new(String::new(), root, mistakes);
@@ -181,8 +185,8 @@ pub(super) fn read(root: Node, given: &Given, mistakes: &mut Vec<Mistake>) -> Co
     shared::logging(&mut config, section.section("logging"));
     shared::feature_gates(&mut section);
     conntrack(section.section("conntrack"));
-    for mode in ["iptables", "nftables"] {
-        rules(&mut config, section.section(mode), mode == "iptables");
+    for mode in [IPTABLES, NFTABLES] {
+        rules(&mut config, section.section(mode), mode);
     }
     ipvs(&mut config, section.section("ipvs"));
     // Of machines that are not this one.
@@ -289,13 +293,17 @@ impl FromStr for Ranges {
     }
 }
 
-/// Rules of whichever mode; `localhost` is what upstream has for one of them only.
-fn rules(config: &mut Config, mut section: Section<'_>, localhost: bool) {
-    if localhost {
+/// Rules of one mode, which the file may speak of in every mode.
+fn rules(config: &mut Config, mut section: Section<'_>, mode: &str) {
+    if mode == IPTABLES {
         let why = "node ports do not answer on the loopback address";
         section.only("localhostNodePorts", &["false", "true"], why);
     }
-    config.proxy.masquerade_all |= section.bool("masqueradeAll").unwrap_or_default();
+    let masquerades = section.bool("masqueradeAll").unwrap_or_default();
+    // As upstream: mode ipvs has it of iptables.
+    if (config.proxy.mode == ProxyMode::Nftables) == (mode == NFTABLES) {
+        config.proxy.masquerade_all |= masquerades;
+    }
     section.only("masqueradeBit", &["14"], "which bit marks packets is not settable");
     section.moot("syncPeriod");
     section.moot("minSyncPeriod");

@@ -125,6 +125,37 @@ fn of_a_kube_proxys_flags_with_a_file_only_a_few_count() {
 }
 
 #[test]
+fn the_report_follows_the_look_of_the_file_and_not_that_of_a_flag() {
+    let pace = |line: &str, file: &str| {
+        let file = format!("kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n{file}\n");
+        let kubelet = run(KUBELET, line, &file).unwrap().kubelet;
+        (kubelet.status_update.as_secs(), kubelet.status_report.as_secs())
+    };
+    let (alone, with) = ("--kubeconfig=/k", "--kubeconfig=/k --config=/c");
+    let flag = "--node-status-update-frequency=7s";
+    assert_eq!(pace(&format!("{alone} {flag}"), ""), (7, 300));
+    assert_eq!(pace(with, "nodeStatusUpdateFrequency: 4s"), (4, 4));
+    assert_eq!(pace(&format!("{with} {flag}"), "nodeStatusUpdateFrequency: 4s"), (7, 4));
+    let both = "nodeStatusUpdateFrequency: 4s\nnodeStatusReportFrequency: 60s";
+    assert_eq!(pace(with, both), (4, 60));
+}
+
+#[test]
+fn every_mode_of_a_kube_proxy_masquerades_by_its_own_section() {
+    let masquerades = |lines: &str| proxied(lines).unwrap().proxy.masquerade_all;
+    for (mode, own, other) in [
+        ("iptables", "iptables", "nftables"),
+        ("ipvs", "iptables", "nftables"),
+        ("nftables", "nftables", "iptables"),
+    ] {
+        assert!(masquerades(&format!("mode: {mode}\n{own}: {{masqueradeAll: true}}")), "{mode}");
+        assert!(!masquerades(&format!("mode: {mode}\n{other}: {{masqueradeAll: true}}")), "{mode}");
+        let flags = format!("--kubeconfig=/k --proxy-mode={mode} --masquerade-all");
+        assert!(run(PROXY, &flags, "").unwrap().proxy.masquerade_all, "{mode}");
+    }
+}
+
+#[test]
 fn a_kubelet_without_a_file_is_told_everything_by_flags() {
     let line = "--kubeconfig /k --root-dir=/r --cert-dir=/p --node-ip=192.0.2.7 --node-labels=a=b,example.com/c= \
                 --register-with-taints=x=y:NoSchedule,z:NoExecute --register-node=false --healthz-port=0 \

@@ -81,6 +81,9 @@ fn pace(config: &mut Config, section: &mut Section<'_>) {
     let kubelet = &mut config.kubelet;
     let follows = section.is_in_file("nodeStatusUpdateFrequency");
     let update = section.duration("nodeStatusUpdateFrequency");
+    if update == Some(Duration::ZERO) {
+        section.mistake(section.line(), "nodeStatusUpdateFrequency", "must be longer than nothing");
+    }
     let report = section.duration("nodeStatusReportFrequency");
     // As upstream: who wants to be asked more often means to be heard more often, if a file says so.
     set!(kubelet.status_report, report.or(update.filter(|_| follows)));

@@ -116,10 +116,10 @@ impl Given {
         (self.fields, self.alone) = (Node::empty(), Node::empty());
         let mut ignored = Vec::new();
         for (flag, text) in std::mem::take(&mut self.said) {
-            if counting.contains(&flag.name) {
+            if counting.contains(&flag.name) && !text.is_empty() {
                 // It was read before, without a mistake.
                 drop(self.note(flag, &text));
-            } else if !ignored.contains(&flag.name) {
+            } else if !counting.contains(&flag.name) && !ignored.contains(&flag.name) {
                 ignored.push(flag.name);
             }
         }

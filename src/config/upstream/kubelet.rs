@@ -16,7 +16,7 @@ use crate::{
     forms::{self, HostAddress, UnixSocket},
     node_agent,
     section::{Section, set},
-    tree::Node,
+    tree::{Node, Value},
 };
 
 pub(super) const FLAGS: Table = Table {
@@ -327,7 +327,8 @@ fn base() -> Config {
 pub(super) fn read(root: Node, given: &Given, mistakes: &mut Vec<Mistake>) -> Config {
     let mut config = base();
     alone(&mut config, given, mistakes);
-    let no_host_resolvers = root.get("resolvConf").is_some_and(|node| node.value.plain() == "empty");
+    let no_host_resolvers =
+        root.get("resolvConf").is_some_and(|node| node.value == Value::Text(String::new()));
     let mut section = Section::new(String::new(), root, mistakes);
     shared::kind(&mut section, FLAGS.kind, FLAGS.api_version);
     if no_host_resolvers {
@@ -380,7 +381,7 @@ fn alone(config: &mut Config, given: &Given, mistakes: &mut Vec<Mistake>) {
         }
         config.node.labels.insert(key, value);
     }
-    section.only("cloud-provider", &["empty"], "no cloud's controller is waited for");
+    section.only("cloud-provider", &[], "no cloud's controller is waited for");
     if config.node.kubeconfig.is_none() {
         let text = "is needed: a kubelet without a cluster is not there; name the kubeconfig of this node, or the file that \
                     --bootstrap-kubeconfig is to make";
@@ -469,7 +470,7 @@ const ONLY: &[Fixed] = &[
     ("enableServer", &["true"], "the node's server always runs"),
     ("enableDebuggingHandlers", &["true"], "logs and exec are always served"),
     ("enableSystemLogQuery", &["false"], "logs of the machine are not served"),
-    ("readOnlyPort", &[], "there is no port without authentication"),
+    ("readOnlyPort", &["0"], "there is no port without authentication"),
     ("staticPodURL", &[], "manifests come from a directory"),
     ("staticPodURLHeader", &[], "manifests come from a directory"),
     ("tlsCipherSuites", &[], "suites are those that rustls holds safe"),

@@ -22,7 +22,7 @@ use std::{io, path::Path};
 use self::flags::{Given, Table};
 use crate::{
     Config, ConfigError, Mistake, Mistakes, Upstream,
-    tree::{self, Node, Value},
+    tree::{self, Entry, Node, Value},
 };
 
 /// What the arguments ask for.
@@ -78,7 +78,7 @@ fn asked(
     if given.version {
         return Ok(Asked::Version);
     }
-    let (given, ignored_flags) = given.beside_a_file(table);
+    let (mut given, ignored_flags) = given.beside_a_file(table);
     let file = given.text("config").unwrap_or_default().to_string();
     let root = if file.is_empty() {
         let mut root = Node::empty();
@@ -101,7 +101,10 @@ fn asked(
             root.set(field, said.line, said.value);
         }
     }
-    let root = without_zeros(root.under(given.fields.clone()), table);
+    let root = without_empties(root.under(given.fields.clone()), table);
+    if let Value::Map(entries) = &mut given.alone.value {
+        entries.retain(|entry| says_something(entry, table));
+    }
     let not_done = table.not_done_in(&root);
     let mut mistakes = Vec::new();
     let mut config = reader(root, &given, &mut mistakes);
@@ -142,6 +145,25 @@ fn without_zeros(mut node: Node, table: &Table) -> Node {
         node.value = Value::Map(kept.collect());
     }
     node
+}
+
+/// The document without the flags that say nothing: a number is said on purpose there, an empty text is not.
+fn without_empties(mut node: Node, table: &Table) -> Node {
+    if let Value::Map(entries) = &mut node.value {
+        entries.retain(|entry| says_something(entry, table));
+        for entry in entries {
+            let below = std::mem::replace(&mut entry.node, Node::empty());
+            entry.node = without_empties(below, table);
+        }
+    }
+    node
+}
+
+fn says_something(entry: &Entry, table: &Table) -> bool {
+    match &entry.node.value {
+        Value::Text(text) => !text.is_empty() || table.meant.contains(&entry.key.as_str()),
+        _ => true,
+    }
 }
 
 #[cfg(test)]

@@ -156,6 +156,29 @@ fn every_mode_of_a_kube_proxy_masquerades_by_its_own_section() {
 }
 
 #[test]
+fn an_empty_flag_says_nothing_and_a_zero_is_said_on_purpose() {
+    let line = "--kubeconfig=/k --node-ip= --hostname-override= --bootstrap-kubeconfig= --cloud-provider= --cluster-domain= \
+                --read-only-port=0";
+    let config = run(KUBELET, line, "").unwrap();
+    assert_eq!(config.node, run(KUBELET, "--kubeconfig=/k", "").unwrap().node);
+    assert_eq!(run(KUBELET, "--kubeconfig=/k --resolv-conf=", "").unwrap().kubelet.resolv_conf, None);
+    for (flag, expected) in [
+        ("--max-pods=0", "--max-pods: must be between 1 and"),
+        ("--port=0", "--port: must be between 1 and"),
+        ("--node-status-update-frequency=0s", "--node-status-update-frequency: must be longer than nothing"),
+        ("--cloud-provider=empty", "--cloud-provider: cannot be empty: no cloud's"),
+        ("--resolv-conf=empty", "--resolv-conf: \"empty\" is not a path"),
+        ("--kubeconfig=", "--kubeconfig: is needed"),
+    ] {
+        let told = run(KUBELET, &format!("--kubeconfig=/k {flag}"), "").unwrap_err();
+        assert!(told.contains(expected), "{flag}: {told}");
+    }
+    let file = proxy_file("hostnameOverride: n1");
+    let config = run(PROXY, "--config=/c --hostname-override=", &file).unwrap();
+    assert_eq!(config.node.name.as_deref(), Some("n1"));
+}
+
+#[test]
 fn a_kubelet_without_a_file_is_told_everything_by_flags() {
     let line = "--kubeconfig /k --root-dir=/r --cert-dir=/p --node-ip=192.0.2.7 --node-labels=a=b,example.com/c= \
                 --register-with-taints=x=y:NoSchedule,z:NoExecute --register-node=false --healthz-port=0 \
@@ -237,7 +260,7 @@ fn what_is_not_there_may_say_upstreams_default_and_nothing_else() {
     for (line, expected) in [
         (
             "readOnlyPort: 10255",
-            "3: readOnlyPort: cannot be 10255: there is no port without authentication; take it out",
+            "3: readOnlyPort: cannot be 10255: there is no port without authentication; only 0 can be set",
         ),
         (
             "evictionHard: {memory.available: 1Gi}",

@@ -94,11 +94,7 @@ impl Membership {
         let paths = Paths::of(&config.state_dir);
         let file = config.node.kubeconfig.clone().unwrap_or_else(|| paths.kubeconfig.clone());
         if !file.exists() {
-            bail!(
-                "this machine has not joined a cluster: there is no {}; run `coracle token create` on the control plane, \
-                 and here the line that it prints",
-                file.display()
-            );
+            bail!("{}", unknown(config, &file));
         }
         let mut endpoint = Kubeconfig::load(&file)?.endpoint(None)?;
         let authorities = authorities(config, &file, &endpoint)?;
@@ -154,6 +150,21 @@ impl Membership {
     }
 }
 
+/// Nothing says by what this node is known.
+fn unknown(config: &Config, file: &Path) -> String {
+    let file = file.display();
+    match (&config.upstream, &config.node.kubeconfig) {
+        (None, None) => format!(
+            "this machine has not joined a cluster: there is no {file}; run `coracle token create` on the control plane, \
+             and here the line that it prints"
+        ),
+        _ => format!(
+            "there is no kubeconfig {file}; write this node's there, or name by {} one that may ask for a certificate",
+            config.called("--bootstrap-kubeconfig", "node.bootstrapKubeconfig")
+        ),
+    }
+}
+
 /// Who signs callers' certificates: whom the configuration names, or who signs for the cluster.
 fn authorities(config: &Config, file: &Path, endpoint: &Endpoint) -> anyhow::Result<Vec<Certificate>> {
     let (pem, place) = match (&config.kubelet.client_authority, &endpoint.ca) {
@@ -184,10 +195,16 @@ fn renewable(certificate: &Pem, key: &Pem) -> Option<PathBuf> {
 fn node_name(config: &Config, certificate: Option<&Certificate>) -> anyhow::Result<String> {
     let certified = certificate.and_then(|own| own.common_name.strip_prefix("system:node:"));
     match (certified, &config.node.name) {
-        (Some(own), Some(wanted)) if own != wanted => bail!(
-            "this machine has joined as node {own:?}, but node.name in the configuration is {wanted:?}; take node.name out, \
-             or `coracle reset --yes` and join again by the other name"
-        ),
+        (Some(own), Some(wanted)) if own != wanted => {
+            let setting = config.called("--hostname-override", "node.name in the configuration");
+            let mend = match &config.node.kubeconfig {
+                Some(kubeconfig) => format!("write a kubeconfig of that node to {}", kubeconfig.display()),
+                None => "`coracle reset --yes` and join again by the other name".to_string(),
+            };
+            bail!(
+                "the client certificate is that of node {own:?}, but {setting} says {wanted:?}; take that out, or {mend}"
+            )
+        }
         (Some(own), _) => Ok(own.to_string()),
         (None, _) => identity::node_name(config),
     }
@@ -214,13 +231,49 @@ async fn node_ip(config: &Config, endpoint: &Endpoint) -> anyhow::Result<std::ne
     };
     let found = resolved.into_iter().find_map(addresses::towards).or_else(addresses::outward);
     found.ok_or_else(|| {
-        anyhow!("no route leads to the API server {host}:{port}; bring the network up, or set node.ip in the configuration")
+        anyhow!(
+            "no route leads to the API server {host}:{port}; bring the network up, or set {}",
+            config.called("--node-ip", "node.ip in the configuration")
+        )
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_called_a_kubelet_is_told_of_its_flags_and_not_of_our_commands() {
+        let theirs = Config {
+            upstream: Some(config::Upstream {
+                program: "kubelet",
+                ignored_flags: Vec::new(),
+                not_done: Vec::new(),
+            }),
+            node: config::Node {
+                name: Some("b".into()),
+                kubeconfig: Some("/k".into()),
+                ..Config::default().node
+            },
+            ..Config::default()
+        };
+        let ours = Config {
+            node: config::Node { name: Some("b".into()), ..Config::default().node },
+            ..Config::default()
+        };
+        let now = "2026-11-21T10:00:00Z".parse().unwrap();
+        let authority = pki::Authority::self_signed("c", pki::Key::generate().unwrap(), now).unwrap();
+        let issued = authority.issue(&pki::Profile::KubeletClient { node: "a".into() }, now).unwrap();
+        let words = |config: &Config| {
+            let name = node_name(config, Some(&issued.certificate)).unwrap_err();
+            format!("{} {name}", unknown(config, Path::new("/k")))
+        };
+        let told = words(&theirs);
+        assert!(told.contains("--bootstrap-kubeconfig") && told.contains("--hostname-override"), "{told}");
+        assert!(!told.contains("coracle"), "{told}");
+        let told = words(&ours);
+        assert!(told.contains("coracle token create") && told.contains("coracle reset"), "{told}");
+    }
 
     #[tokio::test]
     async fn a_server_whose_name_nobody_knows_leaves_the_address_that_leads_outside() {

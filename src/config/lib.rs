@@ -323,6 +323,13 @@ impl Default for Kubelet {
     }
 }
 
+impl Config {
+    /// What whoever wrote this configuration calls a setting: upstream's flag, or the field of ours.
+    pub fn called<'a>(&self, flag: &'a str, field: &'a str) -> &'a str {
+        if self.upstream.is_some() { flag } else { field }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

@@ -60,7 +60,7 @@ impl Recovery {
                 "soon after it this process ends if {} is there, by which the next one asks for another certificate",
                 by.display()
             ),
-            Self::Kubeconfig => "write a kubeconfig with another certificate, or name one by --bootstrap-kubeconfig".to_string(),
+            Self::Kubeconfig => "write a kubeconfig with another certificate, or name a bootstrap kubeconfig to ask by".to_string(),
         }
     }
 

@@ -89,7 +89,7 @@ const ACCEPTED: &[Flag] = &[
         "pod-manifest-path",
         Text,
         Field("staticPodPath"),
-        "a directory of manifests that run without an API server",
+        "a directory of manifests, or one, that run without an API server",
     ),
     flag("max-pods", Number, Field("maxPods"), "how many pods the node takes [110]"),
     flag("cluster-dns", List, Field("clusterDNS"), "addresses of the cluster's DNS"),

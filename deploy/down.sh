@@ -5,6 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 state=${CORACLE_STATE_DIR:-/var/lib/coracle} run=${CORACLE_RUN_DIR:-/run/coracle}
+# shellcheck source=deploy/places.sh
+. deploy/places.sh
 coracle=$(realpath -m "${CARGO_TARGET_DIR:-target}")/release/coracle
 
 if [ ! -e "$state" ] && [ ! -e "$run" ]; then
@@ -16,9 +18,7 @@ if [ -e "$state/config.yaml" ] && [ ! -x "$coracle" ]; then
   echo "Build it again (cargo build --release --bin coracle), then run make down." >&2
   exit 1
 fi
-# A pid file can outlive its process, and the number go to somebody else's.
-ours() { [ -r "$run/coracle.pid" ] && tr '\0' ' ' 2>/dev/null <"/proc/$(cat "$run/coracle.pid")/cmdline" | grep -qF -- " up --config $state/config.yaml"; }
-if ours; then
+if coracle_runs; then
   pid=$(cat "$run/coracle.pid")
   if kill "$pid" 2>/dev/null; then
     echo "==> Stopping coracle (pid $pid)"
@@ -34,5 +34,6 @@ if [ -e "$state/config.yaml" ]; then
 fi
 echo "==> Stopping containerd"
 ./deploy/runtime.sh stop "$state" "$run"
+refuse_mounts
 rm -rf "$state" "$run"
 echo "The machine is as it was."

@@ -8,6 +8,8 @@ usage="usage: deploy/runtime.sh start STATE_DIR RUN_DIR [IMAGES_DIR] | stop STAT
 action=${1:?$usage} state=${2:?$usage} run=${3:?$usage}
 socket=$run/containerd.sock
 pidfile=$run/containerd.pid
+# shellcheck source=deploy/places.sh
+. "$here/places.sh"
 
 answers() { ctr --address "$socket" --connect-timeout 1s version >/dev/null 2>&1; }
 ours() { [ -r "$pidfile" ] && [ "$(tr '\0' ' ' 2>/dev/null <"/proc/$(cat "$pidfile")/cmdline")" = "containerd --config $run/containerd.toml " ]; }
@@ -54,8 +56,8 @@ stop() {
     fi
   done
   # Deepest first: overlay roots, shared memory, network namespaces.
-  awk -v s="$state/" -v r="$run/" 'index($2, s) == 1 || index($2, r) == 1 {print $2}' /proc/self/mounts | sort -r |
-    while read -r mount; do umount -l "$mount" 2>/dev/null || true; done
+  mounts </proc/self/mounts | while IFS= read -rd '' mount; do umount -l "$mount" || true; done
+  refuse_mounts
   # What is not empty is another host's, which notes nothing and takes nothing away.
   if [ -r "$state/places" ]; then
     while read -r place; do

@@ -4,6 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 state=${CORACLE_STATE_DIR:-/var/lib/coracle} run=${CORACLE_RUN_DIR:-/run/coracle}
+# shellcheck source=deploy/places.sh
+. deploy/places.sh
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 coracle=$target/release/coracle
 say() { printf '==> %s\n' "$*"; }
@@ -16,10 +18,8 @@ fi
 say "Building coracle (some minutes the first time)"
 cargo build --release --locked --bin coracle
 
-# A pid file can outlive its process, and the number go to somebody else's.
-ours() { [ -r "$run/coracle.pid" ] && tr '\0' ' ' 2>/dev/null <"/proc/$(cat "$run/coracle.pid")/cmdline" | grep -qF -- " up --config $state/config.yaml"; }
 started=no
-if ours; then
+if coracle_runs; then
   say "coracle already runs (pid $(cat "$run/coracle.pid")); nothing to start"
 else
   say "Building the images and starting containerd"

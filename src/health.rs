@@ -40,25 +40,32 @@ impl Of {
             return (StatusCode::METHOD_NOT_ALLOWED, TEXT, "405 method not allowed\n".into());
         }
         match (self, path) {
-            (Self::Kubelet, "/healthz" | "/healthz/ping" | "/healthz/log" | "/healthz/syncloop") => {
-                (StatusCode::OK, TEXT, "ok".into())
-            }
+            (Self::Kubelet, "/healthz" | "/healthz/ping") => (StatusCode::OK, TEXT, "ok".into()),
             (Self::Proxy { node, name }, "/healthz" | "/livez") => {
-                let eligible = is_eligible(node.get(&ObjectKey::cluster(name)).as_deref());
-                // As upstream: a node that goes takes no new traffic, but its proxy is alive until it has gone.
-                let healthy = eligible || path == "/livez";
-                let code = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-                let body = json!({"lastUpdated": now, "currentTime": now, "nodeEligible": eligible});
-                (code, "application/json", body.to_string())
+                of_proxy(path, node.get(&ObjectKey::cluster(name)).as_deref(), now)
             }
             _ => (StatusCode::NOT_FOUND, TEXT, "404 page not found\n".into()),
         }
     }
 }
 
-/// Whether load balancers may send to this node. An unknown node is no node that goes.
+/// As upstream: a node that goes takes no new traffic, but its proxy is alive until it has gone.
+fn of_proxy(path: &str, node: Option<&Node>, now: Timestamp) -> Answer {
+    let mut body = json!({"lastUpdated": now, "currentTime": now, "healthy": true});
+    let mut code = StatusCode::OK;
+    if path != "/livez" {
+        let eligible = is_eligible(node);
+        body["nodeEligible"] = eligible.into();
+        if !eligible {
+            code = StatusCode::SERVICE_UNAVAILABLE;
+        }
+    }
+    (code, "application/json", body.to_string())
+}
+
+/// Whether load balancers may send to this node: as upstream, not before it is known, and not once it goes.
 fn is_eligible(node: Option<&Node>) -> bool {
-    let Some(node) = node else { return true };
+    let Some(node) = node else { return false };
     let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
     node.metadata.deletion_timestamp.is_none() && taints.into_iter().all(|taint| taint.key != TO_BE_DELETED)
 }
@@ -105,8 +112,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_that_goes_takes_no_new_traffic() {
-        assert!(is_eligible(None));
+    fn a_node_that_goes_or_is_not_known_takes_no_new_traffic() {
+        assert!(!is_eligible(None));
         let node = |value: serde_json::Value| serde_json::from_value::<Node>(value).unwrap();
         assert!(is_eligible(Some(&node(
             json!({"metadata": {}, "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}})
@@ -117,6 +124,25 @@ mod tests {
         assert!(!is_eligible(Some(&node(
             json!({"metadata": {"deletionTimestamp": "2026-11-21T10:00:00Z"}})
         ))));
+    }
+
+    #[test]
+    fn a_proxy_whose_node_takes_no_traffic_is_alive() {
+        let now = "2026-11-21T10:00:00Z";
+        let known: Node = serde_json::from_value(json!({"metadata": {"name": "n"}})).unwrap();
+        let ask = |path: &str, node: Option<&Node>| {
+            let (code, _, body) = of_proxy(path, node, now.parse().unwrap());
+            (code.as_u16(), serde_json::from_str::<serde_json::Value>(&body).unwrap())
+        };
+        let alive = json!({"lastUpdated": now, "currentTime": now, "healthy": true});
+        let eligible = |said: bool| {
+            let mut body = alive.clone();
+            body["nodeEligible"] = said.into();
+            body
+        };
+        assert_eq!(ask("/livez", None), (200, alive.clone()));
+        assert_eq!(ask("/healthz", None), (503, eligible(false)));
+        assert_eq!(ask("/healthz", Some(&known)), (200, eligible(true)));
     }
 
     #[tokio::test]
@@ -141,6 +167,7 @@ mod tests {
         };
         let answer = ask("GET /healthz").await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nok"), "{answer}");
+        assert!(ask("GET /healthz/syncloop").await.starts_with("HTTP/1.1 404"), "not on this port");
         assert!(ask("GET /metrics").await.starts_with("HTTP/1.1 404"));
         assert!(ask("POST /healthz").await.starts_with("HTTP/1.1 405"));
         scope.close(Duration::from_secs(5)).await;

@@ -416,9 +416,11 @@ mod tests {
             client: joined.client.clone(),
             reconnect: joined.reconnect.clone(),
             expiration_seconds: Some(3600),
+            recovery: join::Recovery::Join,
         };
         let scope = cluster.scope.child("rotation");
-        scope.spawn("client", join::rotate_client(rotation, scope.clone()));
+        let within = scope.clone();
+        scope.spawn("client", async move { join::rotate_client(rotation, within).await.unwrap() });
         eventually("new requests show the new certificate", async || {
             (joined.credential().await != before).then_some(())
         })

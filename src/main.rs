@@ -57,7 +57,8 @@ fn main() -> ExitCode {
     };
     let ended = runtime.block_on(async {
         match command {
-            Typed::Own(command) => run(command).await,
+            // Large: it holds the configuration more than once.
+            Typed::Own(command) => Box::pin(run(command)).await,
             Typed::Upstream(program, arguments) => upstream::run(program, &arguments).await,
         }
     });

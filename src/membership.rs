@@ -2,17 +2,20 @@
 //! administrator's, which may have to be made first.
 
 use std::{
-    net::ToSocketAddrs as _,
+    error::Error,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
 use client::{Credentials, Endpoint, Kubeconfig, Pem};
 use config::Config;
 use jiff::Timestamp;
-use join::{Bootstrap, Paths};
+use join::{Bootstrap, Paths, Recovery};
 use lifecycle::Scope;
 use pki::{Certificate, Issued};
+use tokio::net::lookup_host;
+use tracing::warn;
 
 use crate::{
     addresses,
@@ -22,6 +25,8 @@ use crate::{
 /// By upstream's names.
 const CLIENT: &str = "kubelet-client-current.pem";
 const SERVING: &str = "kubelet-server-current.pem";
+/// A resolver that does not answer holds no node up: the address is a guess that the configuration may replace.
+const RESOLVING: Duration = Duration::from_secs(5);
 
 /// A node of somebody's cluster.
 pub(crate) struct Membership {
@@ -68,6 +73,15 @@ pub(crate) async fn bootstrap(config: &Config, stop: impl Future<Output = ()>) -
     Ok(outcome != join::Outcome::Stopped)
 }
 
+/// How this node comes by a certificate if its own expires.
+pub(crate) fn recovery(config: &Config) -> Recovery {
+    match (&config.node.kubeconfig, &config.node.bootstrap_kubeconfig) {
+        (Some(_), Some(by)) => Recovery::Bootstrap(by.clone()),
+        (Some(_), None) => Recovery::Kubeconfig,
+        (None, _) => Recovery::Join,
+    }
+}
+
 /// How long certificates that are asked for should live.
 pub(crate) fn life_seconds(config: &Config) -> Option<i32> {
     config.node.certificate_life.map(|life| i32::try_from(life.as_secs()).unwrap_or(i32::MAX))
@@ -76,15 +90,11 @@ pub(crate) fn life_seconds(config: &Config) -> Option<i32> {
 impl Membership {
     /// # Errors
     /// When this machine has not joined, or what it joined by cannot be used.
-    pub(crate) fn open(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
         let paths = Paths::of(&config.state_dir);
         let file = config.node.kubeconfig.clone().unwrap_or_else(|| paths.kubeconfig.clone());
         if !file.exists() {
-            bail!(
-                "this machine has not joined a cluster: there is no {}; run `coracle token create` on the control plane, \
-                 and here the line that it prints",
-                file.display()
-            );
+            bail!("{}", unknown(config, &file));
         }
         let mut endpoint = Kubeconfig::load(&file)?.endpoint(None)?;
         let authorities = authorities(config, &file, &endpoint)?;
@@ -111,7 +121,7 @@ impl Membership {
             endpoint.credentials = Credentials::Certificate { certificate, key };
         }
         let name = node_name(config, certificate.as_ref())?;
-        let place = NodePlace { ip: node_ip(config, &endpoint)?, name };
+        let place = NodePlace { ip: node_ip(config, &endpoint).await?, name };
         let serving_file = match &config.node.certificate_dir {
             Some(dir) => dir.join(SERVING),
             None => paths.serving,
@@ -137,6 +147,21 @@ impl Membership {
             return Ok(issued);
         }
         Ok(Issued::provisional(&identity::kubelet_serving_profile(&self.place), now)?)
+    }
+}
+
+/// Nothing says by what this node is known.
+fn unknown(config: &Config, file: &Path) -> String {
+    let file = file.display();
+    match (&config.upstream, &config.node.kubeconfig) {
+        (None, None) => format!(
+            "this machine has not joined a cluster: there is no {file}; run `coracle token create` on the control plane, \
+             and here the line that it prints"
+        ),
+        _ => format!(
+            "there is no kubeconfig {file}; write this node's there, or name by {} one that may ask for a certificate",
+            config.called("--bootstrap-kubeconfig", "node.bootstrapKubeconfig")
+        ),
     }
 }
 
@@ -170,26 +195,90 @@ fn renewable(certificate: &Pem, key: &Pem) -> Option<PathBuf> {
 fn node_name(config: &Config, certificate: Option<&Certificate>) -> anyhow::Result<String> {
     let certified = certificate.and_then(|own| own.common_name.strip_prefix("system:node:"));
     match (certified, &config.node.name) {
-        (Some(own), Some(wanted)) if own != wanted => bail!(
-            "this machine has joined as node {own:?}, but node.name in the configuration is {wanted:?}; take node.name out, \
-             or `coracle reset --yes` and join again by the other name"
-        ),
+        (Some(own), Some(wanted)) if own != wanted => {
+            let setting = config.called("--hostname-override", "node.name in the configuration");
+            let mend = match &config.node.kubeconfig {
+                Some(kubeconfig) => format!("write a kubeconfig of that node to {}", kubeconfig.display()),
+                None => "`coracle reset --yes` and join again by the other name".to_string(),
+            };
+            bail!(
+                "the client certificate is that of node {own:?}, but {setting} says {wanted:?}; take that out, or {mend}"
+            )
+        }
         (Some(own), _) => Ok(own.to_string()),
         (None, _) => identity::node_name(config),
     }
 }
 
-/// The address that routes to the API server, which on machines with several networks is the one that it reaches.
-fn node_ip(config: &Config, endpoint: &Endpoint) -> anyhow::Result<std::net::IpAddr> {
+/// The address that routes to the API server, which on machines with several networks is the one that it reaches; the
+/// one that routes to the outside while nobody knows the server's name.
+async fn node_ip(config: &Config, endpoint: &Endpoint) -> anyhow::Result<std::net::IpAddr> {
     if let Some(ip) = config.node.ip {
         return Ok(ip);
     }
     let host = endpoint.server.host().unwrap_or_default().trim_matches(['[', ']']);
     let port = endpoint.server.port_u16().unwrap_or(443);
-    let resolved =
-        (host, port).to_socket_addrs().with_context(|| format!("resolve the API server's name {host:?}"))?;
+    let resolved = match tokio::time::timeout(RESOLVING, lookup_host((host, port))).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(error)) => {
+            warn!(host, error = &error as &dyn Error, "the API server's name cannot be resolved");
+            Vec::new()
+        }
+        Err(_) => {
+            warn!(host, "the API server's name cannot be resolved: nobody answers");
+            Vec::new()
+        }
+    };
     let found = resolved.into_iter().find_map(addresses::towards).or_else(addresses::outward);
     found.ok_or_else(|| {
-        anyhow!("no route leads to the API server {host}:{port}; bring the network up, or set node.ip in the configuration")
+        anyhow!(
+            "no route leads to the API server {host}:{port}; bring the network up, or set {}",
+            config.called("--node-ip", "node.ip in the configuration")
+        )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_called_a_kubelet_is_told_of_its_flags_and_not_of_our_commands() {
+        let theirs = Config {
+            upstream: Some(config::Upstream {
+                program: "kubelet",
+                ignored_flags: Vec::new(),
+                not_done: Vec::new(),
+            }),
+            node: config::Node {
+                name: Some("b".into()),
+                kubeconfig: Some("/k".into()),
+                ..Config::default().node
+            },
+            ..Config::default()
+        };
+        let ours = Config {
+            node: config::Node { name: Some("b".into()), ..Config::default().node },
+            ..Config::default()
+        };
+        let now = "2026-11-21T10:00:00Z".parse().unwrap();
+        let authority = pki::Authority::self_signed("c", pki::Key::generate().unwrap(), now).unwrap();
+        let issued = authority.issue(&pki::Profile::KubeletClient { node: "a".into() }, now).unwrap();
+        let words = |config: &Config| {
+            let name = node_name(config, Some(&issued.certificate)).unwrap_err();
+            format!("{} {name}", unknown(config, Path::new("/k")))
+        };
+        let told = words(&theirs);
+        assert!(told.contains("--bootstrap-kubeconfig") && told.contains("--hostname-override"), "{told}");
+        assert!(!told.contains("coracle"), "{told}");
+        let told = words(&ours);
+        assert!(told.contains("coracle token create") && told.contains("coracle reset"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_name_nobody_knows_leaves_the_address_that_leads_outside() {
+        let endpoint = Endpoint::new("https://api.invalid:6443".parse().unwrap(), None, Credentials::None);
+        let found = node_ip(&Config::default(), &endpoint).await;
+        assert_eq!(found.ok(), addresses::outward());
+    }
 }

@@ -68,8 +68,9 @@ pub(crate) fn kubelet_config(config: &Config, place: &NodePlace) -> KubeletConfi
 pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
     if let Some(label) = config.node.labels.keys().find(|label| !may_set_itself(label)) {
         bail!(
-            "node.labels: a node may not give itself the label {label}; have an administrator do it \
-             (kubectl label node NAME {label}=VALUE), or use a prefix such as node.kubernetes.io/"
+            "{}: a node may not give itself the label {label}; have an administrator do it \
+             (kubectl label node NAME {label}=VALUE), or use a prefix such as node.kubernetes.io/",
+            config.called("--node-labels", "node.labels")
         );
     }
     if let NetworkProvider::Chain(file) = &config.network.provider {

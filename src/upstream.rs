@@ -10,6 +10,8 @@ use config::{
 };
 
 use lifecycle::Chain;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tracing::warn;
 
 use crate::{logging, stop_signal, wiring};
 
@@ -72,15 +74,43 @@ async fn start(program: Program, config: Config) -> anyhow::Result<()> {
         bail!("{} needs root: run it by sudo, or by its service manager", program.name());
     }
     logging::start(&config.logging)?;
+    if let Some(told) = &config.upstream {
+        if !told.ignored_flags.is_empty() {
+            let flags = told.ignored_flags.join(", ");
+            warn!(flags, "as in upstream's own, --config takes the place of these flags: say it in the file");
+        }
+        if !told.not_done.is_empty() {
+            let fields = told.not_done.join(", ");
+            warn!(fields, "accepted, and not done yet: docs/upstream.md says what happens instead");
+        }
+    }
+    if let Err(error) = allow_open_files() {
+        warn!(error = &error as &dyn std::error::Error, "the limit of open files stays as it was");
+    }
     match program {
         Program::Kubelet => wiring::node(config, stop_signal()?).await,
         Program::KubeProxy => wiring::proxy(config, stop_signal()?).await,
     }
 }
 
+/// Upstream's units set no limit of open files, since its programs raise their own: to a million, or as far as they may.
+fn allow_open_files() -> nix::Result<()> {
+    const WANTED: u64 = 1_000_000;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let allowed = WANTED.min(hard);
+    if allowed > soft { setrlimit(Resource::RLIMIT_NOFILE, allowed, hard) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_files_may_be_open_as_upstream_asks_for_or_the_machine_allows() {
+        allow_open_files().unwrap();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert!(soft >= hard.min(1_000_000), "{soft} of {hard}");
+    }
 
     #[test]
     fn a_program_is_known_by_the_last_part_of_the_name_it_is_called_by() {

@@ -4,7 +4,7 @@
 //!   coracle server ── start_server: store, API server, read cache, controllers, scheduler, DNS, certificates
 //!   coracle node   ── connection ─▶ start_node: proxy, network, kubelet
 //!   coracle up     ── start_server ── memory ─▶ start_node
-//!   kubelet        ── bootstrap ─▶ as coracle node, without proxy and network
+//!   kubelet        ── health, bootstrap ─▶ as coracle node, without proxy and network
 //!   kube-proxy     ── connection ─▶ proxy
 //! ```
 
@@ -17,7 +17,7 @@ use std::{
 use anyhow::Context as _;
 use client::{Cache, Client, Kubeconfig, Reconnect, Recorder, Selector, Store};
 use config::{Config, NetworkProvider};
-use join::{ClientRotation, ServingRotation};
+use join::{ClientRotation, Recovery, ServingRotation};
 use k8s_openapi::api::core::v1::Node;
 use lifecycle::{OnFailure, Scope, Supervisor};
 use network::Nodes;
@@ -61,6 +61,7 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
         tls: Arc::new(pki::tls::server(Arc::clone(&serving), authority)?),
         place: node,
     };
+    start_kubelet_health(&config, &mut supervisor);
     start_node(&config, cluster, &mut supervisor);
     if renewed {
         let shown = vec![Shown { profile, by: By::Process(serving) }];
@@ -98,17 +99,21 @@ async fn unless<T>(stop: Pin<&mut impl Future<Output = ()>>, work: impl Future<O
 /// That this machine has not joined a cluster, or as [`up`].
 pub(crate) async fn node(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     node::check(&config)?;
-    let mut stop = pin!(stop);
+    let (mut supervisor, mut stop) = (Supervisor::new(), pin!(stop));
+    // Before there is a certificate: as upstream's, which `kubeadm join` asks while it waits for one.
+    start_kubelet_health(&config, &mut supervisor);
     if !membership::bootstrap(&config, stop.as_mut()).await? {
-        return Ok(());
+        return run(supervisor, "stopped while starting", async {}).await;
     }
-    let member = Membership::open(&config)?;
+    let Some(member) = unless(stop.as_mut(), Membership::open(&config)).await else {
+        return run(supervisor, "stopped while starting", async {}).await;
+    };
+    let member = member?;
     let place = member.place.clone();
     info!(
         node = place.name, ip = %place.ip, server = %member.endpoint.server, version = env!("CARGO_PKG_VERSION"),
         "coracle node starts"
     );
-    let mut supervisor = Supervisor::new();
     // One connection for everything: watches, writes, reviews.
     let connection = Scope::root("connection");
     supervisor.adopt("connection", connection.clone());
@@ -293,9 +298,6 @@ fn start_node(config: &Config, cluster: Cluster, supervisor: &mut Supervisor) {
                 node::run_network(settings.clone(), nodes.clone(), scope)
             });
         }
-        if let Some(address) = config.kubelet.healthz {
-            start_health(supervisor, "kubelet health", address, health::Of::Kubelet);
-        }
         let settings = node::kubelet_config(config, &place);
         let agent = node::Agent { settings, client, services: reads.store(), tls };
         supervisor.start("kubelet", OnFailure::Restart, move |scope| node::run_kubelet(agent.clone(), scope));
@@ -335,13 +337,15 @@ fn start_rotation(
                 client: client.clone(),
                 reconnect,
                 expiration_seconds: seconds,
+                recovery: membership::recovery(config),
             };
-            supervisor.start("client certificate", OnFailure::Restart, move |scope| {
+            let on_failure = match rotation.recovery {
+                Recovery::Bootstrap(_) => OnFailure::EndProcess,
+                Recovery::Join | Recovery::Kubeconfig => OnFailure::Restart,
+            };
+            supervisor.start("client certificate", on_failure, move |scope| {
                 let rotation = rotation.clone();
-                async move {
-                    join::rotate_client(rotation, scope).await;
-                    Ok(())
-                }
+                async move { Ok(join::rotate_client(rotation, scope).await?) }
             });
         }
         None if member.client_file.is_some() => {
@@ -389,6 +393,12 @@ fn start_rereading(config: &Config, serving: Arc<Serving>, supervisor: &mut Supe
     supervisor.start("serving certificate", OnFailure::Restart, move |scope| {
         certificates::reread(certificate.clone(), key.clone(), Arc::clone(&serving), scope)
     });
+}
+
+fn start_kubelet_health(config: &Config, supervisor: &mut Supervisor) {
+    if let Some(address) = config.kubelet.healthz.filter(|_| config.components.kubelet) {
+        start_health(supervisor, "kubelet health", address, health::Of::Kubelet);
+    }
 }
 
 fn start_health(supervisor: &mut Supervisor, name: &'static str, address: SocketAddr, of: health::Of) {

@@ -40,6 +40,52 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     assert_eq!((output.status.success(), text(&output).as_str()), (true, ""));
 }
 
+/// What a line of bash says that knows a host's two places, and reads `input`.
+fn places(state: &str, line: &str, input: &str) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("input");
+    fs::write(&file, input).unwrap();
+    let mut command = Command::new("bash");
+    command.args([
+        "-euo",
+        "pipefail",
+        "-c",
+        &format!("state=$1 run=/run/c; . deploy/places.sh; {line}"),
+        "bash",
+        state,
+    ]);
+    command.current_dir(repository("")).stdin(fs::File::open(file).unwrap()).output().unwrap()
+}
+
+#[test]
+fn every_mount_below_the_two_places_is_known_by_its_own_name() {
+    let input = r"a /s/c ext4 rw 0 0
+a /s/c/pods/a\040b\134c ext4 rw 0 0
+a /s/c/pods ext4 rw 0 0
+a /s/cc/pods ext4 rw 0 0
+a /run/c/netns/x nsfs rw 0 0
+";
+    let found = places("/s/c", "mounts", input);
+    assert_eq!(text(&found), "/s/c/pods/a b\\c\0/s/c/pods\0/run/c/netns/x\0");
+}
+
+#[test]
+fn nothing_is_removed_through_a_mount() {
+    // Of whatever is mounted here.
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    let (state, _) =
+        points.filter_map(|point| point.rsplit_once('/')).find(|(above, _)| !above.is_empty()).unwrap();
+    let refused = places(state, "refuse_mounts; echo removed", "");
+    assert!(
+        !refused.status.success() && text(&refused).contains(&format!("\n{state}/")),
+        "{}",
+        text(&refused)
+    );
+    assert!(!text(&refused).contains("removed\n"), "{}", text(&refused));
+    assert_eq!(text(&places("/nowhere", "refuse_mounts; echo removed", "")), "removed\n");
+}
+
 #[test]
 fn pods_outlive_the_service_and_a_hung_process_does_not() {
     for name in UNITS {

@@ -134,9 +134,10 @@ impl Kubeconfig {
     /// # Errors
     /// When `text` is no kubeconfig.
     pub fn parse(text: &str, path: &Path) -> Result<Self, KubeconfigError> {
-        let mut config: Self = serde_saphyr::from_str(text).map_err(|error| KubeconfigError::Parse {
-            path: path.to_path_buf(),
-            message: error.to_string(),
+        // The parser would draw the lines around a mistake, and they may be a token or a key.
+        let options = serde_saphyr::options! { with_snippet: false };
+        let mut config: Self = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            KubeconfigError::Parse { path: path.to_path_buf(), message: error.to_string() }
         })?;
         config.path = path.to_path_buf();
         Ok(config)
@@ -348,6 +349,20 @@ current-context: main
             format!("{:?}", load(Some("robot")).unwrap().credentials),
             r#"TokenFile("/var/run/token")"#
         );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_without_its_lines() {
+        for broken in [
+            "users:\n- name: a\n  user: {token: s3cret, tokenFile: [1]}\n",
+            "users:\n- name: a\n  user:\n    client-key-data: s3cret\n   token: x\n",
+            "users:\n- name: a\n  user: {token: s3cret\n",
+            "users: s3cret\n",
+            "users:\n- name: a\n  user: {token: [s3cret]}\n",
+        ] {
+            let told = Kubeconfig::parse(broken, Path::new("/k")).unwrap_err().to_string();
+            assert!(told.contains("/k is not valid") && !told.contains("s3cret"), "{broken}: {told}");
+        }
     }
 
     #[test]

@@ -43,6 +43,19 @@ pub struct Config {
     pub dns: Dns,
     pub components: Components,
     pub logging: Logging,
+    /// Where it was told to `kubelet` or `kube-proxy` by upstream's flags and files.
+    pub upstream: Option<Upstream>,
+}
+
+/// What whoever called upstream's program is to be told at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// `kubelet` or `kube-proxy`.
+    pub program: &'static str,
+    /// Flags, without dashes, whose place the configuration file takes.
+    pub ignored_flags: Vec<&'static str>,
+    /// Fields that were set to what upstream does by default, and this does not yet.
+    pub not_done: Vec<&'static str>,
 }
 
 /// This machine as a node.
@@ -310,6 +323,13 @@ impl Default for Kubelet {
     }
 }
 
+impl Config {
+    /// What whoever wrote this configuration calls a setting: upstream's flag, or the field of ours.
+    pub fn called<'a>(&self, flag: &'a str, field: &'a str) -> &'a str {
+        if self.upstream.is_some() { flag } else { field }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -355,6 +375,7 @@ impl Default for Config {
                 dns: true,
             },
             logging: Logging { level: "info".into(), format: LogFormat::Text },
+            upstream: None,
         }
     }
 }

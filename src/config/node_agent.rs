@@ -79,10 +79,14 @@ fn certificates(config: &mut Config, section: &mut Section<'_>) {
 
 fn pace(config: &mut Config, section: &mut Section<'_>) {
     let kubelet = &mut config.kubelet;
+    let follows = section.is_in_file("nodeStatusUpdateFrequency");
     let update = section.duration("nodeStatusUpdateFrequency");
+    if update == Some(Duration::ZERO) {
+        section.mistake(section.line(), "nodeStatusUpdateFrequency", "must be longer than nothing");
+    }
     let report = section.duration("nodeStatusReportFrequency");
-    // As upstream: who wants to be asked more often means to be heard more often.
-    set!(kubelet.status_report, report.or(update));
+    // As upstream: who wants to be asked more often means to be heard more often, if a file says so.
+    set!(kubelet.status_report, report.or(update.filter(|_| follows)));
     set!(kubelet.status_update, update);
     let lease = section.number::<u32>("nodeLeaseDurationSeconds", 1, 86_400);
     set!(kubelet.lease, lease.map(|seconds| Duration::from_secs(seconds.into())));

@@ -226,6 +226,24 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Whether a field that nobody took yet stands in a file: what flags say has no line.
+    pub(crate) fn is_in_file(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key && entry.node.line != 0)
+    }
+
+    /// The line of a field that nobody took yet.
+    pub(crate) fn line_of(&self, key: &str) -> u64 {
+        self.entries.iter().find(|entry| entry.key == key).map_or(self.line, |entry| entry.line)
+    }
+
+    /// The keys of a map that nobody took yet; `None` where there is no map.
+    pub(crate) fn keys(&self, key: &str) -> Option<Vec<String>> {
+        match &self.entries.iter().find(|entry| entry.key == key)?.node.value {
+            Value::Map(entries) => Some(entries.iter().map(|entry| entry.key.clone()).collect()),
+            _ => None,
+        }
+    }
+
     /// A field that makes no difference here, whatever it says.
     pub(crate) fn moot(&mut self, key: &'static str) {
         self.take(key);

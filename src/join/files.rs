@@ -42,8 +42,14 @@ pub enum FilesError {
         #[source]
         source: io::Error,
     },
-    #[error("{} is no certificate of a node with its key; `coracle reset --yes` and join again", path.display())]
+    #[error("{} is no certificate with its private key", path.display())]
     Pair {
+        path: PathBuf,
+        #[source]
+        source: PairError,
+    },
+    #[error("{} is no certificate of a node with its key; `coracle reset --yes` and join again", path.display())]
+    Member {
         path: PathBuf,
         #[source]
         source: PairError,
@@ -56,6 +62,16 @@ pub enum FilesError {
         #[source]
         source: io::Error,
     },
+}
+
+impl FilesError {
+    /// Of a file that `coracle join` wrote.
+    fn of_member(self) -> Self {
+        match self {
+            Self::Pair { path, source } => Self::Member { path, source },
+            other => other,
+        }
+    }
 }
 
 impl Paths {
@@ -79,7 +95,7 @@ impl Paths {
         if !self.kubeconfig.exists() {
             return Ok(None);
         }
-        let Some(issued) = read_pair(&self.client)? else { return Ok(None) };
+        let Some(issued) = read_pair(&self.client).map_err(FilesError::of_member)? else { return Ok(None) };
         let name = issued.certificate.common_name;
         let Some(node) = name.strip_prefix(NODE_USER).filter(|node| !node.is_empty()) else {
             return Err(FilesError::NoNode { path: self.client.clone(), name });
@@ -325,5 +341,8 @@ mod tests {
         let admin = authority.issue(&Profile::Admin, now).unwrap();
         paths.write(&server(), b"CA", &admin, "").unwrap();
         assert!(matches!(paths.member(), Err(FilesError::NoNode { .. })));
+        fs::write(&paths.client, "torn").unwrap();
+        assert!(paths.member().unwrap_err().to_string().contains("coracle reset"), "of a member");
+        assert!(!read_pair(&paths.client).unwrap_err().to_string().contains("coracle"), "of anybody");
     }
 }

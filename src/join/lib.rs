@@ -40,5 +40,5 @@ pub use enroll::{EnrollError, enroll};
 pub use facts::ClusterFacts;
 pub use files::{FilesError, Member, Paths, adopt};
 pub use request::{Ask, RequestError, obtain};
-pub use rotation::{ClientRotation, ServingRotation, rotate_client, rotate_serving};
+pub use rotation::{ClientRotation, Expired, Recovery, ServingRotation, rotate_client, rotate_serving};
 pub use trust::{Clock, Distrust, is_alive};

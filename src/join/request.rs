@@ -121,12 +121,13 @@ pub async fn obtain(client: &Client, ask: &Ask, told: impl Fn(&str)) -> Result<I
         // Whoever approves it later would sign for a key that is gone. Bootstrap tokens may not delete: it ages away.
         drop(api.delete(&name, &DeleteParams::default()).await);
     }
-    let certificate = Certificate::from_pem(&answered?)
-        .map_err(|source| RequestError::Certificate { name: name.clone(), source })?;
+    let (pem, unreadable) = (answered?, |source| RequestError::Certificate { name: name.clone(), source });
+    let certificate = Certificate::from_pem(&pem).map_err(unreadable)?;
     if certificate.common_name != ask.profile.common_name() {
         return Err(RequestError::Foreign { name });
     }
-    Issued::of(certificate, key).map_err(|_| RequestError::Foreign { name })
+    let issued = Issued::of(certificate, key).map_err(|_| RequestError::Foreign { name: name.clone() })?;
+    issued.with_chain(&pem).map_err(unreadable)
 }
 
 /// What the request's state means.

@@ -26,6 +26,52 @@ const LOOK_AGAIN: Duration = Duration::from_secs(600);
 /// Client certificates are approved by the cluster itself; a request that hangs is made again.
 const PATIENCE: Duration = Duration::from_secs(900);
 
+/// So long is an expired certificate tried on, as upstream: a clock that was wrong may be set.
+const MERCY: Duration = Duration::from_secs(300);
+
+/// How a node whose certificate has expired comes by another, since its cluster knows it no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// By `coracle join`.
+    Join,
+    /// By what a start asks with, as long as this file is there.
+    Bootstrap(PathBuf),
+    /// By whoever writes the kubeconfig.
+    Kubeconfig,
+}
+
+/// A new start can get a certificate, and this process cannot.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this node's client certificate has expired ({not_after}); the next start asks for another by {}", by.display()
+)]
+pub struct Expired {
+    not_after: Timestamp,
+    by: PathBuf,
+}
+
+impl Recovery {
+    /// What a person can do.
+    fn words(&self) -> String {
+        match self {
+            Self::Join => "make a token on the control plane (coracle token create) and join again with the line that it prints"
+                .to_string(),
+            Self::Bootstrap(by) => format!(
+                "soon after it this process ends if {} is there, by which the next one asks for another certificate",
+                by.display()
+            ),
+            Self::Kubeconfig => "write a kubeconfig with another certificate, or name a bootstrap kubeconfig to ask by".to_string(),
+        }
+    }
+
+    /// Whether it is time to leave it to a new start.
+    fn ends(&self, not_after: Timestamp, now: Timestamp) -> Option<Expired> {
+        let Self::Bootstrap(by) = self else { return None };
+        let expired_for = Duration::try_from(now.duration_since(not_after)).unwrap_or_default();
+        (expired_for >= MERCY && by.exists()).then(|| Expired { not_after, by: by.clone() })
+    }
+}
+
 /// The certificate by which the node is known to the API.
 #[derive(Clone)]
 pub struct ClientRotation {
@@ -36,6 +82,7 @@ pub struct ClientRotation {
     pub reconnect: Reconnect,
     /// What is asked for; the signer's own life without it.
     pub expiration_seconds: Option<i32>,
+    pub recovery: Recovery,
 }
 
 /// The certificate that the node's own server shows.
@@ -86,18 +133,24 @@ async fn wait(scope: &Scope, time: Duration) -> bool {
 }
 
 /// Renews the client certificate in time, until `scope` is cancelled.
-pub async fn rotate_client(rotation: ClientRotation, scope: Scope) {
+///
+/// # Errors
+/// That it has expired, and that a new start could get another.
+pub async fn rotate_client(rotation: ClientRotation, scope: Scope) -> Result<(), Expired> {
     let (schedule, mut failures) = (Schedule::new(), 0);
     loop {
         let now = Timestamp::now();
         let due = match read_pair(&rotation.file) {
             Ok(Some(issued)) => {
                 if issued.certificate.not_after <= now {
+                    let mend = rotation.recovery.words();
                     error!(
-                        node = rotation.node_name, not_after = %issued.certificate.not_after,
-                        "this node's client certificate has expired; make a token on the control plane (coracle token create) \
-                         and join again with the line that it prints"
+                        node = rotation.node_name, not_after = %issued.certificate.not_after, mend,
+                        "this node's client certificate has expired"
                     );
+                    if let Some(expired) = rotation.recovery.ends(issued.certificate.not_after, now) {
+                        return Err(expired);
+                    }
                 }
                 schedule.due_in(&issued.certificate, now)
             }
@@ -109,17 +162,17 @@ pub async fn rotate_client(rotation: ClientRotation, scope: Scope) {
         };
         if !due.is_zero() {
             if !wait(&scope, due.min(LOOK_AGAIN)).await {
-                return;
+                return Ok(());
             }
             continue;
         }
         let renewed = tokio::select! {
-            () = scope.cancelled() => return,
+            () = scope.cancelled() => return Ok(()),
             renewed = renew_client(&rotation) => renewed,
         };
         failures = if renewed { 0 } else { failures + 1 };
         if !renewed && !wait(&scope, RETRY.delay(failures)).await {
-            return;
+            return Ok(());
         }
     }
 }
@@ -251,5 +304,30 @@ async fn renew_serving(rotation: &ServingRotation, names: Names) -> bool {
             warn!(error = &error as &dyn std::error::Error, "no serving certificate; trying again");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expired_certificate_ends_the_process_only_where_the_next_start_gets_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let by = dir.path().join("bootstrap.conf");
+        let not_after: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        let ends = |recovery: Recovery, now: &str| recovery.ends(not_after, now.parse().unwrap()).is_some();
+        let bootstrap = || Recovery::Bootstrap(by.clone());
+        assert!(!ends(bootstrap(), "2026-11-21T11:00:00Z"), "there is nothing to ask by");
+        std::fs::write(&by, "").unwrap();
+        assert!(!ends(bootstrap(), "2026-11-21T10:04:59Z"));
+        assert!(ends(bootstrap(), "2026-11-21T10:05:00Z"));
+        assert!(!ends(bootstrap(), "2026-11-21T09:00:00Z"), "a clock that was set back");
+        assert!(!ends(Recovery::Join, "2026-11-22T10:00:00Z"));
+        assert!(!ends(Recovery::Kubeconfig, "2026-11-22T10:00:00Z"));
+        assert!(Recovery::Join.words().contains("coracle token create"));
+        assert!(
+            !bootstrap().words().contains("coracle") && !Recovery::Kubeconfig.words().contains("coracle")
+        );
     }
 }

@@ -8,6 +8,7 @@ use rcgen::{
     PublicKeyData, SanType, SerialNumber, SigningKey as _, SubjectPublicKeyInfo,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use crate::{
     certificate::{self, Certificate, CertificateError},
@@ -46,6 +47,8 @@ pub struct Authority {
 #[derive(Debug)]
 pub struct Issued {
     pub certificate: Certificate,
+    /// What its signer put behind it: between it and an authority that others know.
+    pub above: Vec<CertificateDer<'static>>,
     pub key: Key,
 }
 
@@ -66,18 +69,35 @@ impl Issued {
         if key.public_der() != certificate.public_key {
             return Err(PairError::Mismatch);
         }
-        Ok(Issued { certificate, key })
+        Ok(Issued { certificate, above: Vec::new(), key })
+    }
+
+    /// With what stands behind the first certificate of a PEM text.
+    ///
+    /// # Errors
+    /// When that is no certificate.
+    pub fn with_chain(mut self, pem: &[u8]) -> Result<Issued, CertificateError> {
+        let chain = CertificateDer::pem_slice_iter(pem).skip(1).collect::<Result<_, _>>();
+        self.above = chain.map_err(|_| CertificateError::NotPem)?;
+        Ok(self)
+    }
+
+    /// Certificate and chain, as a handshake shows them.
+    pub(crate) fn shown(&self) -> Vec<CertificateDer<'static>> {
+        [&self.certificate.der].into_iter().chain(&self.above).cloned().collect()
     }
 
     /// Reads both from one text, as node agents keep them (`kubelet-client-current.pem`).
     pub fn from_pem(pem: &[u8]) -> Result<Issued, PairError> {
         let certificate = Certificate::from_pem(pem).map_err(PairError::Certificate)?;
-        Issued::of(certificate, Key::from_pem(pem).map_err(PairError::Key)?)
+        let issued = Issued::of(certificate, Key::from_pem(pem).map_err(PairError::Key)?)?;
+        issued.with_chain(pem).map_err(PairError::Certificate)
     }
 
     /// Both as one text. It holds a private key: for a 0600 file.
     pub fn to_pem(&self) -> String {
-        format!("{}{}", self.certificate.to_pem(), self.key.to_pem())
+        let chain: String = self.shown().iter().map(|der| certificate::pem("CERTIFICATE", der)).collect();
+        format!("{chain}{}", self.key.to_pem())
     }
 
     /// A certificate that nobody vouches for, for a server that must listen before its cluster has signed one.
@@ -157,7 +177,7 @@ impl Authority {
         let policy = SigningPolicy { usages: profile.usages(), life: LEAF_LIFE, now };
         let subject = der::name(&profile.common_name(), &profile.organizations());
         let certificate = self.certify(&subject, sans(&profile.names())?, key.pair(), &policy)?;
-        Ok(Issued { certificate, key })
+        Ok(Issued { certificate, above: Vec::new(), key })
     }
 
     /// A client certificate for any user and groups, for a year.
@@ -165,7 +185,7 @@ impl Authority {
         let key = Key::generate().map_err(IssueError::Key)?;
         let policy = SigningPolicy { usages: Usages::client(), life: LEAF_LIFE, now };
         let certificate = self.certify(&der::name(user, groups), Vec::new(), key.pair(), &policy)?;
-        Ok(Issued { certificate, key })
+        Ok(Issued { certificate, above: Vec::new(), key })
     }
 
     /// Signs a request: its subject, names and public key, with the policy's usages. Nothing else that the request
@@ -324,6 +344,23 @@ mod tests {
         let foreign = format!("{}{}", issued.certificate.to_pem(), Key::generate().unwrap().to_pem());
         assert!(matches!(Issued::from_pem(foreign.as_bytes()), Err(PairError::Mismatch)));
         assert!(matches!(Issued::from_pem(b""), Err(PairError::Certificate(_))));
+    }
+
+    #[test]
+    fn a_chain_survives_its_one_text_and_is_shown_whole() {
+        let (authority, above) = (authority(), authority());
+        let issued = authority.issue(&Profile::Admin, now()).unwrap();
+        let given =
+            issued.certificate.to_pem() + &authority.certificate().to_pem() + &above.certificate().to_pem();
+        let leaf = issued.certificate.der.clone();
+        let whole = [leaf, authority.certificate().der.clone(), above.certificate().der.clone()];
+        let issued = issued.with_chain(given.as_bytes()).unwrap();
+        assert_eq!(issued.shown(), whole);
+        assert_eq!(Issued::from_pem(issued.to_pem().as_bytes()).unwrap().shown(), whole);
+        let broken = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
+        let issued = Issued::from_pem(issued.to_pem().as_bytes()).unwrap();
+        let broken = issued.certificate.to_pem() + broken;
+        assert!(issued.with_chain(broken.as_bytes()).is_err());
     }
 
     #[test]

@@ -157,7 +157,9 @@ impl Directory {
             None => (None, None),
         };
         match (decide(facts.as_ref(), profile, now), facts, key) {
-            (Decision::Keep, Some(facts), Some(key)) => Ok(Issued { certificate: facts.certificate, key }),
+            (Decision::Keep, Some(facts), Some(key)) => {
+                Ok(Issued { certificate: facts.certificate, above: Vec::new(), key })
+            }
             _ => self.issue(profile, now),
         }
     }

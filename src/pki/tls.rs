@@ -112,9 +112,9 @@ pub fn client(authority: &Certificate, identity: Option<&Issued>) -> Result<Clie
         .with_root_certificates(roots(authority)?);
     match identity {
         None => Ok(builder.with_no_client_auth()),
-        Some(issued) => builder
-            .with_client_auth_cert(vec![issued.certificate.der.clone()], issued.key.private_der())
-            .map_err(TlsError::Pair),
+        Some(issued) => {
+            builder.with_client_auth_cert(issued.shown(), issued.key.private_der()).map_err(TlsError::Pair)
+        }
     }
 }
 
@@ -140,7 +140,7 @@ fn all_roots(authorities: &[Certificate]) -> Result<RootCertStore, TlsError> {
 }
 
 fn certified(issued: &Issued) -> Result<Arc<CertifiedKey>, TlsError> {
-    CertifiedKey::from_der(vec![issued.certificate.der.clone()], issued.key.private_der(), &provider())
+    CertifiedKey::from_der(issued.shown(), issued.key.private_der(), &provider())
         .map(Arc::new)
         .map_err(TlsError::Pair)
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, TcpListener, TcpStream},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -26,13 +26,19 @@ pub(crate) fn blast(from: &Path, to: &Path, address: IpAddr, time: Duration) -> 
     })
     .with_context(|| format!("listen at {address}"))?;
     let address = listener.local_addr()?;
+    // Before anybody waits for the connection: the kernel takes it for a listener that does not accept yet.
+    let stream = thread::scope(|scope| {
+        let connected = scope.spawn(move || -> anyhow::Result<TcpStream> {
+            setns(&sender, CloneFlags::CLONE_NEWNET)?;
+            Ok(TcpStream::connect_timeout(&address, Duration::from_secs(5))?)
+        });
+        connected.join().unwrap_or_else(|_| bail!("a panic, see above"))
+    })
+    .with_context(|| format!("connect to {address}"))?;
     thread::scope(|scope| {
         // What arrived counts, not what was sent.
         let received = scope.spawn(move || receive(&listener));
-        let sent = scope.spawn(move || {
-            setns(&sender, CloneFlags::CLONE_NEWNET)?;
-            send(address, time)
-        });
+        let sent = scope.spawn(move || send(stream, time));
         sent.join().map_err(|_| anyhow!("a panic, see above"))??;
         received.join().map_err(|_| anyhow!("a panic, see above"))?
     })
@@ -50,9 +56,7 @@ fn receive(listener: &TcpListener) -> anyhow::Result<f64> {
     }
 }
 
-fn send(address: SocketAddr, time: Duration) -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
-        .with_context(|| format!("connect to {address}"))?;
+fn send(mut stream: TcpStream, time: Duration) -> anyhow::Result<()> {
     let (until, chunk) = (Instant::now() + time, vec![7; CHUNK]);
     while Instant::now() < until {
         stream.write_all(&chunk)?;

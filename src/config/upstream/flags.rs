@@ -46,7 +46,7 @@ pub(super) enum Place {
 }
 
 /// One flag that is taken.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flag {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
@@ -69,14 +69,26 @@ pub(super) struct Table {
     pub(super) api_version: &'static str,
     /// Fields of that file in which a zero or an empty text is said on purpose.
     pub(super) meant: &'static [&'static str],
+    /// Fields of that file in which zeros inside and an empty list or map are said on purpose too: what they do not name
+    /// is off.
+    pub(super) whole: &'static [&'static str],
+    /// Fields that are as another one of the same file where it says nothing of them.
+    pub(super) follows: &'static [(&'static str, &'static str)],
     pub(super) flags: &'static [Flag],
     /// Flags of upstream's that are known and not taken.
     pub(super) refused: &'static [&'static str],
+    /// Fields, with dots, whose values are taken since upstream's defaults or kubeadm say them, though they are not what
+    /// happens here. Without a value, whatever else is taken is meant.
+    pub(super) not_done: &'static [(&'static str, Option<&'static str>)],
+    /// The flags that count where `--config` names a file too: all without it, as upstream's program has it.
+    pub(super) beside_a_file: Option<&'static [&'static str]>,
 }
 
 /// What was typed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Given {
+    /// Each flag and what it says, in the order in which they were typed.
+    said: Vec<(&'static Flag, String)>,
     /// As a configuration file would say it.
     pub(super) fields: Node,
     /// What no file can say.
@@ -94,6 +106,26 @@ impl Given {
         }
     }
 
+    /// What of it counts where it names a file, and the flags that do not.
+    pub(super) fn beside_a_file(mut self, table: &Table) -> (Self, Vec<&'static str>) {
+        let Some(counting) =
+            table.beside_a_file.filter(|_| self.text("config").is_some_and(|file| !file.is_empty()))
+        else {
+            return (self, Vec::new());
+        };
+        (self.fields, self.alone) = (Node::empty(), Node::empty());
+        let mut ignored = Vec::new();
+        for (flag, text) in std::mem::take(&mut self.said) {
+            if counting.contains(&flag.name) && !text.is_empty() {
+                // It was read before, without a mistake.
+                drop(self.note(flag, &text));
+            } else if !counting.contains(&flag.name) && !ignored.contains(&flag.name) {
+                ignored.push(flag.name);
+            }
+        }
+        (self, ignored)
+    }
+
     pub(super) fn is_on(&self, key: &str) -> bool {
         self.alone.get(key).is_some_and(|node| node.value == Value::Bool(true))
     }
@@ -104,7 +136,8 @@ impl Given {
 /// # Errors
 /// Every argument that is wrong, in the order in which they were typed.
 pub(super) fn parse(table: &Table, arguments: &[String]) -> Result<Given, Vec<Mistake>> {
-    let mut given = Given { fields: Node::empty(), alone: Node::empty(), help: false, version: false };
+    let mut given =
+        Given { said: Vec::new(), fields: Node::empty(), alone: Node::empty(), help: false, version: false };
     let (mut mistakes, mut rest) = (Vec::new(), arguments.iter());
     while let Some(argument) = rest.next() {
         let (name, written) = match split(argument) {
@@ -169,7 +202,8 @@ fn split(argument: &str) -> Result<(String, Option<&str>), String> {
 }
 
 impl Given {
-    fn note(&mut self, flag: &Flag, text: &str) -> Result<(), String> {
+    fn note(&mut self, flag: &'static Flag, text: &str) -> Result<(), String> {
+        self.said.push((flag, text.to_string()));
         let (document, path) = match flag.place {
             Place::Field(path) => (&mut self.fields, path),
             Place::Alone(key) => (&mut self.alone, key),
@@ -251,6 +285,15 @@ fn taint(text: &str) -> Result<Value, String> {
 }
 
 impl Table {
+    /// Which of its fields that are not done yet a document has.
+    pub(super) fn not_done_in(&self, root: &Node) -> Vec<&'static str> {
+        let says = |(path, value): &&(&str, Option<&str>)| {
+            let found = path.split('.').try_fold(root, |node, key| node.get(key));
+            found.is_some_and(|node| value.is_none_or(|value| node.value.plain() == value))
+        };
+        self.not_done.iter().filter(says).map(|(path, _)| *path).collect()
+    }
+
     fn unknown(&self, name: &str) -> String {
         let program = self.program;
         if self.refused.contains(&name) {
@@ -313,6 +356,8 @@ mod tests {
         kind: "KubeletConfiguration",
         api_version: "v1",
         meant: &[],
+        whole: &[],
+        follows: &[],
         flags: &[
             flag("max-pods", Kind::Number, Place::Field("maxPods"), "pods"),
             flag("cluster-dns", Kind::List, Place::Field("clusterDNS"), "dns"),
@@ -323,6 +368,8 @@ mod tests {
             flag("v", Kind::Number, Place::Field("logging.verbosity"), "log"),
         ],
         refused: &["eviction-hard"],
+        not_done: &[],
+        beside_a_file: None,
     };
 
     fn read(line: &str) -> Result<Given, String> {

@@ -16,7 +16,7 @@ use crate::{
     forms::{self, HostAddress, UnixSocket},
     node_agent,
     section::{Section, set},
-    tree::Node,
+    tree::{Node, Value},
 };
 
 pub(super) const FLAGS: Table = Table {
@@ -38,8 +38,13 @@ pub(super) const FLAGS: Table = Table {
         "containerLogMaxFiles",
         "containerLogMaxWorkers",
     ],
+    whole: &["evictionHard", "enforceNodeAllocatable"],
+    // Also where a flag goes over the other one.
+    follows: &[("nodeStatusReportFrequency", "nodeStatusUpdateFrequency")],
     flags: ACCEPTED,
     refused: REFUSED,
+    not_done: NOT_DONE,
+    beside_a_file: None,
 };
 
 const ACCEPTED: &[Flag] = &[
@@ -84,7 +89,7 @@ const ACCEPTED: &[Flag] = &[
         "pod-manifest-path",
         Text,
         Field("staticPodPath"),
-        "a directory of manifests that run without an API server",
+        "a directory of manifests, or one, that run without an API server",
     ),
     flag("max-pods", Number, Field("maxPods"), "how many pods the node takes [110]"),
     flag("cluster-dns", List, Field("clusterDNS"), "addresses of the cluster's DNS"),
@@ -279,6 +284,23 @@ const REFUSED: &[&str] = &[
     "volume-stats-agg-period",
 ];
 
+const NOT_DONE: &[(&str, Option<&str>)] = &[
+    ("containerLogMaxSize", None),
+    ("containerLogMaxFiles", None),
+    ("containerLogMaxWorkers", None),
+    ("containerLogMonitorInterval", None),
+    ("imageMinimumGCAge", None),
+    ("imageGCHighThresholdPercent", Some("85")),
+    ("imageGCLowThresholdPercent", None),
+    ("imagePullCredentialsVerificationPolicy", Some("NeverVerifyPreloadedImages")),
+    ("registryPullQPS", Some("5")),
+    ("registryBurst", None),
+    ("evictionHard", None),
+    ("evictionPressureTransitionPeriod", None),
+    ("protectKernelDefaults", None),
+    ("localStorageCapacityIsolation", None),
+];
+
 /// Upstream's defaults where they are others than those of `CoracleConfiguration`.
 fn base() -> Config {
     let mut config = Config {
@@ -305,7 +327,8 @@ fn base() -> Config {
 pub(super) fn read(root: Node, given: &Given, mistakes: &mut Vec<Mistake>) -> Config {
     let mut config = base();
     alone(&mut config, given, mistakes);
-    let no_host_resolvers = root.get("resolvConf").is_some_and(|node| node.value.plain() == "empty");
+    let no_host_resolvers =
+        root.get("resolvConf").is_some_and(|node| node.value == Value::Text(String::new()));
     let mut section = Section::new(String::new(), root, mistakes);
     shared::kind(&mut section, FLAGS.kind, FLAGS.api_version);
     if no_host_resolvers {
@@ -358,7 +381,7 @@ fn alone(config: &mut Config, given: &Given, mistakes: &mut Vec<Mistake>) {
         }
         config.node.labels.insert(key, value);
     }
-    section.only("cloud-provider", &["empty"], "no cloud's controller is waited for");
+    section.only("cloud-provider", &[], "no cloud's controller is waited for");
     if config.node.kubeconfig.is_none() {
         let text = "is needed: a kubelet without a cluster is not there; name the kubeconfig of this node, or the file that \
                     --bootstrap-kubeconfig is to make";
@@ -399,6 +422,20 @@ fn eviction(section: &mut Section<'_>) {
         ("imagefs.available", "15%"),
         ("imagefs.inodesFree", "5%"),
     ];
+    if let Some(named) = section.keys("evictionHard") {
+        let missing: Vec<&str> = HARD
+            .iter()
+            .map(|(signal, _)| *signal)
+            .filter(|signal| !named.iter().any(|it| it == signal))
+            .collect();
+        if !missing.is_empty() {
+            let text = format!(
+                "would switch the thresholds off that it does not name, which are not settable yet; name {} too, or take it out",
+                missing.join(", ")
+            );
+            section.mistake(section.line_of("evictionHard"), "evictionHard", text);
+        }
+    }
     section.judged("evictionHard", |signal, said| match HARD.iter().find(|(known, _)| *known == signal) {
         Some((_, default)) if *default == said => None,
         Some((_, default)) => Some(format!(
@@ -428,12 +465,12 @@ const MOOT: &[(&str, &str)] = &[
     ("enableSystemLogHandler", "there is no such handler"),
 ];
 
-/// Fields that may say what is so anyway: upstream's default, or that the thing is off where it is not there.
+/// Fields that may say what is so anyway, or upstream's default (see [`NOT_DONE`]), or that the thing is off where it is not there.
 const ONLY: &[Fixed] = &[
     ("enableServer", &["true"], "the node's server always runs"),
     ("enableDebuggingHandlers", &["true"], "logs and exec are always served"),
     ("enableSystemLogQuery", &["false"], "logs of the machine are not served"),
-    ("readOnlyPort", &[], "there is no port without authentication"),
+    ("readOnlyPort", &["0"], "there is no port without authentication"),
     ("staticPodURL", &[], "manifests come from a directory"),
     ("staticPodURLHeader", &[], "manifests come from a directory"),
     ("tlsCipherSuites", &[], "suites are those that rustls holds safe"),
@@ -441,7 +478,11 @@ const ONLY: &[Fixed] = &[
     ("tlsMinVersion", &["VersionTLS12"], "TLS 1.2 and 1.3 are spoken"),
     ("registryPullQPS", &["5", "0"], "pulls are bounded by maxParallelImagePulls"),
     ("registryBurst", &["10"], "pulls are bounded by maxParallelImagePulls"),
-    ("imagePullCredentialsVerificationPolicy", &["NeverVerifyPreloadedImages"], "there is no such check yet"),
+    (
+        "imagePullCredentialsVerificationPolicy",
+        &["NeverVerify", "NeverVerifyPreloadedImages"],
+        "there is no such check yet",
+    ),
     ("preloadedImagesVerificationAllowlist", &[], "there is no such check yet"),
     ("eventRecordQPS", &["50"], "its rate is not settable"),
     ("eventBurst", &["100"], "its rate is not settable"),
@@ -463,7 +504,7 @@ const ONLY: &[Fixed] = &[
     ("topologyManagerScope", &["container"], "topology is not looked at yet"),
     ("topologyManagerPolicyOptions", &[], "topology is not looked at yet"),
     ("qosReserved", &[], "it is not there yet"),
-    ("singleProcessOOMKill", &[], "it is the kernel's default"),
+    ("singleProcessOOMKill", &["true"], "only the process that runs out of memory is killed"),
     ("runtimeRequestTimeout", &["2m"], "each request has a deadline of its own"),
     ("podCIDR", &[], "the network is the runtime's"),
     ("podPidsLimit", &["-1"], "processes of pods are not bounded yet"),
@@ -471,7 +512,11 @@ const ONLY: &[Fixed] = &[
     ("cpuCFSQuota", &["true"], "limits are enforced"),
     ("cpuCFSQuotaPeriod", &["100ms"], "the period is 100ms"),
     ("nodeStatusMaxImages", &["50"], "fifty images are shown"),
-    ("maxOpenFiles", &["1000000"], "its service manager bounds it (LimitNOFILE)"),
+    (
+        "maxOpenFiles",
+        &["1000000"],
+        "it is a million, or as many as its service manager lets it have (LimitNOFILE)",
+    ),
     ("evictionSoft", &[], "thresholds are not settable yet"),
     ("evictionSoftGracePeriod", &[], "thresholds are not settable yet"),
     ("evictionPressureTransitionPeriod", &["5m"], "thresholds are not settable yet"),
@@ -481,10 +526,10 @@ const ONLY: &[Fixed] = &[
     ("podsPerCore", &[], "maxPods bounds them"),
     ("enableControllerAttachDetach", &["true"], "volumes are attached by the controller"),
     ("protectKernelDefaults", &["false"], "`coracle doctor` looks at the kernel's settings"),
-    ("containerLogMaxSize", &["10Mi"], "its size is not settable"),
-    ("containerLogMaxFiles", &["5"], "its count is not settable"),
-    ("containerLogMaxWorkers", &["1"], "its workers are not settable"),
-    ("containerLogMonitorInterval", &["10s"], "its interval is not settable"),
+    ("containerLogMaxSize", &["10Mi"], "logs are not rotated yet"),
+    ("containerLogMaxFiles", &["5"], "logs are not rotated yet"),
+    ("containerLogMaxWorkers", &["1"], "logs are not rotated yet"),
+    ("containerLogMonitorInterval", &["10s"], "logs are not rotated yet"),
     ("configMapAndSecretChangeDetectionStrategy", &["Watch"], "changes are watched"),
     ("systemReserved", &[], "reservations are not there yet"),
     ("kubeReserved", &[], "reservations are not there yet"),
@@ -501,5 +546,5 @@ const ONLY: &[Fixed] = &[
     ("memoryThrottlingFactor", &["0.9"], "memory is not throttled"),
     ("memoryReservationPolicy", &["None"], "memory is not reserved"),
     ("tracing", &[], "traces are not exported"),
-    ("localStorageCapacityIsolation", &["true"], "it is always on"),
+    ("localStorageCapacityIsolation", &["true"], "what pods write is not bounded yet"),
 ];

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! - A field or flag that is taken works, or says what is so anyway, or provably makes no difference. Everything else is
-//!   a mistake that names it.
-//! - As upstream: what is empty or zero in a file is not set, and flags win over the file.
+//!   a mistake that names it, but for a few defaults of upstream's that are not done yet: those are told.
+//! - As upstream: what is empty or zero in a file is not set. A kubelet's flags win over the file; of a kube-proxy's with a
+//!   file, only a few count.
 
 mod flags;
 mod kubelet;
@@ -20,8 +21,8 @@ use std::{io, path::Path};
 
 use self::flags::{Given, Table};
 use crate::{
-    Config, ConfigError, Mistake, Mistakes,
-    tree::{self, Node, Value},
+    Config, ConfigError, Mistake, Mistakes, Upstream,
+    tree::{self, Entry, Node, Value},
 };
 
 /// What the arguments ask for.
@@ -77,6 +78,7 @@ fn asked(
     if given.version {
         return Ok(Asked::Version);
     }
+    let (mut given, ignored_flags) = given.beside_a_file(table);
     let file = given.text("config").unwrap_or_default().to_string();
     let root = if file.is_empty() {
         let mut root = Node::empty();
@@ -91,9 +93,22 @@ fn asked(
             failed(&file, vec![Mistake::new(error.line, String::new(), text)])
         })?
     };
-    let root = without_zeros(root.under(given.fields.clone()), table.meant);
+    let mut root = without_zeros(root, table);
+    for (field, other) in table.follows {
+        if root.get(field).is_none()
+            && let Some(said) = root.get(other).cloned()
+        {
+            root.set(field, said.line, said.value);
+        }
+    }
+    let root = without_empties(root.under(given.fields.clone()), table);
+    if let Value::Map(entries) = &mut given.alone.value {
+        entries.retain(|entry| says_something(entry, table));
+    }
+    let not_done = table.not_done_in(&root);
     let mut mistakes = Vec::new();
-    let config = reader(root, &given, &mut mistakes);
+    let mut config = reader(root, &given, &mut mistakes);
+    config.upstream = Some(Upstream { program: table.program, ignored_flags, not_done });
     if mistakes.is_empty() {
         let config = Box::new(config);
         return Ok(if given.is_on("cleanup") { Asked::CleanUp(config) } else { Asked::Run(config) });
@@ -108,18 +123,20 @@ fn asked(
 }
 
 /// The document without Go's zero values, which say nothing: written by upstream's own programs, every field is there.
-/// `meant` are the fields in which a zero or an empty text is said on purpose.
-fn without_zeros(mut node: Node, meant: &[&str]) -> Node {
+fn without_zeros(mut node: Node, table: &Table) -> Node {
     if let Value::Map(entries) = node.value {
         let kept = entries.into_iter().filter_map(|mut entry| {
-            entry.node = without_zeros(entry.node, meant);
+            if table.whole.contains(&entry.key.as_str()) {
+                return (entry.node.value != Value::Null).then_some(entry);
+            }
+            entry.node = without_zeros(entry.node, table);
             let is_zero = match &entry.node.value {
                 Value::Null => true,
                 Value::Map(entries) => entries.is_empty(),
                 Value::List(items) => items.is_empty(),
-                Value::Integer(number) => *number == 0 && !meant.contains(&entry.key.as_str()),
+                Value::Integer(number) => *number == 0 && !table.meant.contains(&entry.key.as_str()),
                 Value::Float(number) => *number == 0.0,
-                Value::Text(text) if text.is_empty() => !meant.contains(&entry.key.as_str()),
+                Value::Text(text) if text.is_empty() => !table.meant.contains(&entry.key.as_str()),
                 Value::Text(text) => matches!(text.as_str(), "0" | "0s"),
                 Value::Bool(_) => false,
             };
@@ -128,6 +145,25 @@ fn without_zeros(mut node: Node, meant: &[&str]) -> Node {
         node.value = Value::Map(kept.collect());
     }
     node
+}
+
+/// The document without the flags that say nothing: a number is said on purpose there, an empty text is not.
+fn without_empties(mut node: Node, table: &Table) -> Node {
+    if let Value::Map(entries) = &mut node.value {
+        entries.retain(|entry| says_something(entry, table));
+        for entry in entries {
+            let below = std::mem::replace(&mut entry.node, Node::empty());
+            entry.node = without_empties(below, table);
+        }
+    }
+    node
+}
+
+fn says_something(entry: &Entry, table: &Table) -> bool {
+    match &entry.node.value {
+        Value::Text(text) => !text.is_empty() || table.meant.contains(&entry.key.as_str()),
+        _ => true,
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! `kube-proxy`: its flags, and `KubeProxyConfiguration`.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 use ipnet::IpNet;
 
@@ -26,12 +30,35 @@ pub(super) const FLAGS: Table = Table {
     kind: "KubeProxyConfiguration",
     api_version: "kubeproxy.config.k8s.io/v1alpha1",
     meant: &["oomScoreAdj", "maxPerCore", "min", "masqueradeBit"],
+    whole: &[],
+    follows: &[],
     flags: ACCEPTED,
     refused: REFUSED,
+    not_done: &[
+        ("conntrack.maxPerCore", Some("32768")),
+        ("conntrack.min", Some("131072")),
+        ("conntrack.tcpEstablishedTimeout", None),
+        ("conntrack.tcpCloseWaitTimeout", None),
+        ("iptables.localhostNodePorts", Some("true")),
+    ],
+    // Upstream's takes the file in the place of all that the others say.
+    beside_a_file: Some(&[
+        "config",
+        "cleanup",
+        "hostname-override",
+        "v",
+        "logging-format",
+        "log-flush-frequency",
+    ]),
 };
 
 const ACCEPTED: &[Flag] = &[
-    flag("config", Text, Alone("config"), "a KubeProxyConfiguration; flags win over it"),
+    flag(
+        "config",
+        Text,
+        Alone("config"),
+        "a KubeProxyConfiguration; beside it, only --hostname-override and logging count",
+    ),
     flag("kubeconfig", Text, Field("clientConnection.kubeconfig"), "by what the API server is reached"),
     flag("hostname-override", Text, Field("hostnameOverride"), "the node's name, instead of the host name"),
     flag("cleanup", Switch, Alone("cleanup"), "take the rules away, and end"),
@@ -43,12 +70,7 @@ const ACCEPTED: &[Flag] = &[
         "addresses of pods: what they send to cluster IPs keeps its source",
     ),
     flag("detect-local-mode", Text, Field("detectLocalMode"), "only ClusterCIDR"),
-    flag(
-        "bind-address",
-        Text,
-        Field("bindAddress"),
-        "where /healthz is answered if --healthz-bind-address says nothing [0.0.0.0]",
-    ),
+    flag("bind-address", Text, Alone("bind-address"), "no difference: nothing is bound to it"),
     flag(
         "healthz-bind-address",
         Text,
@@ -80,7 +102,7 @@ const ACCEPTED: &[Flag] = &[
     flag(
         "masquerade-all",
         Switch,
-        Field("iptables.masqueradeAll"),
+        Alone("masquerade-all"),
         "masquerade pods' own connections to cluster IPs too",
     ),
     flag("ipvs-scheduler", Text, Field("ipvs.scheduler"), "how IPVS chooses an endpoint [rr]"),
@@ -127,6 +149,8 @@ const REFUSED: &[&str] = &[
     "write-config-to",
 ];
 
+const IPTABLES: &str = "iptables";
+const NFTABLES: &str = "nftables";
 const HEALTHZ_PORT: u16 = 10256;
 
 pub(super) fn read(root: Node, given: &Given, mistakes: &mut Vec<Mistake>) -> Config {
@@ -144,6 +168,9 @@ pub(super) fn read(root: Node, given: &Given, mistakes: &mut Vec<Mistake>) -> Co
     let mut alone = Section::new(String::new(), given.alone.clone(), mistakes);
     alone.moot("config");
     alone.moot("cleanup");
+    // Read, since upstream reads it; its defaults are chosen before its flags are.
+    alone.parsed::<IpAddr>("bind-address", "an IP address");
+    config.proxy.masquerade_all = alone.bool("masquerade-all").unwrap_or_default();
     let port = alone.number::<u16>("healthz-port", 0, 65535);
     alone.finish();
     let mut section = Section::new(String::new(), root, mistakes);
@@ -158,8 +185,8 @@ pub(super) fn read(root: Node, given: &Given, mistakes: &mut Vec<Mistake>) -> Co
     shared::logging(&mut config, section.section("logging"));
     shared::feature_gates(&mut section);
     conntrack(section.section("conntrack"));
-    for mode in ["iptables", "nftables"] {
-        rules(&mut config, section.section(mode));
+    for mode in [IPTABLES, NFTABLES] {
+        rules(&mut config, section.section(mode), mode);
     }
     ipvs(&mut config, section.section("ipvs"));
     // Of machines that are not this one.
@@ -186,14 +213,17 @@ fn connection(config: &mut Config, section: &mut Section<'_>, cleans_up: bool) {
     connection.finish();
 }
 
+/// As upstream: a file's `bindAddress` binds nothing, but says of which family the default is.
 fn healthz(config: &mut Config, section: &mut Section<'_>, port: Option<u16>) {
-    let bind = section.parsed::<MaybePort>("bindAddress", "an IP address");
+    let bind = section.parsed::<IpAddr>("bindAddress", "an IP address");
     let own = section.parsed::<MaybePort>("healthzBindAddress", "an address with a port");
-    let default = SocketAddr::from(([0, 0, 0, 0], HEALTHZ_PORT));
-    let mut address = match (own, bind) {
-        (Some(own), _) => own.with(HEALTHZ_PORT),
-        (None, Some(bind)) => SocketAddr::new(bind.with(0).ip(), HEALTHZ_PORT),
-        (None, None) => default,
+    let any: IpAddr = match bind {
+        Some(bind) if bind.is_ipv6() => Ipv6Addr::UNSPECIFIED.into(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    let mut address = match own {
+        Some(own) => own.with(HEALTHZ_PORT),
+        None => SocketAddr::new(any, HEALTHZ_PORT),
     };
     if let Some(port) = port {
         address.set_port(port);
@@ -263,11 +293,18 @@ impl FromStr for Ranges {
     }
 }
 
-/// Rules of whichever mode.
-fn rules(config: &mut Config, mut section: Section<'_>) {
-    config.proxy.masquerade_all |= section.bool("masqueradeAll").unwrap_or_default();
+/// Rules of one mode, which the file may speak of in every mode.
+fn rules(config: &mut Config, mut section: Section<'_>, mode: &str) {
+    if mode == IPTABLES {
+        let why = "node ports do not answer on the loopback address";
+        section.only("localhostNodePorts", &["false", "true"], why);
+    }
+    let masquerades = section.bool("masqueradeAll").unwrap_or_default();
+    // As upstream: mode ipvs has it of iptables.
+    if (config.proxy.mode == ProxyMode::Nftables) == (mode == NFTABLES) {
+        config.proxy.masquerade_all |= masquerades;
+    }
     section.only("masqueradeBit", &["14"], "which bit marks packets is not settable");
-    section.only("localhostNodePorts", &["true", "false"], "node ports answer where the mode lets them");
     section.moot("syncPeriod");
     section.moot("minSyncPeriod");
     section.finish();

@@ -40,9 +40,13 @@ fn configured(lines: &str) -> Result<Config, String> {
 }
 
 fn proxied(lines: &str) -> Result<Config, String> {
-    let file =
-        format!("kind: KubeProxyConfiguration\napiVersion: kubeproxy.config.k8s.io/v1alpha1\n{lines}\n");
-    run(PROXY, "--kubeconfig=/k --config=/c.yaml", &file)
+    run(PROXY, "--config=/c.yaml", &proxy_file(lines))
+}
+
+fn proxy_file(lines: &str) -> String {
+    format!(
+        "kind: KubeProxyConfiguration\napiVersion: kubeproxy.config.k8s.io/v1alpha1\nclientConnection: {{kubeconfig: /f}}\n{lines}\n"
+    )
 }
 
 #[test]
@@ -96,6 +100,82 @@ fn flags_win_over_the_file() {
     assert_eq!((config.kubelet.max_pods, config.kubelet.port), (60, 1));
     assert_eq!(config.kubelet.cluster_dns, [IpAddr::from([2, 2, 2, 2]), IpAddr::from([3, 3, 3, 3])]);
     assert_eq!((config.logging.level.as_str(), config.logging.format), ("debug", LogFormat::Json));
+}
+
+#[test]
+fn of_a_kube_proxys_flags_with_a_file_only_a_few_count() {
+    let line = "--kubeconfig=/k --config=/c --hostname-override=n --v=4 --cluster-cidr=10.1.0.0/16 --proxy-mode=ipvs \
+                --healthz-port=0 --masquerade-all";
+    let config = run(PROXY, line, &proxy_file("clusterCIDR: 10.2.0.0/16")).unwrap();
+    assert_eq!(config.node.kubeconfig.as_deref(), Some(Path::new("/f")));
+    assert_eq!(config.node.name.as_deref(), Some("n"));
+    assert_eq!(config.logging.level, "debug");
+    assert_eq!(config.proxy.pod_ranges, Some(vec!["10.2.0.0/16".parse().unwrap()]));
+    assert_eq!((config.proxy.mode, config.proxy.masquerade_all), (ProxyMode::Iptables, false));
+    assert!(config.proxy.healthz.is_some());
+    let ignored = config.upstream.unwrap().ignored_flags;
+    assert_eq!(ignored, ["kubeconfig", "cluster-cidr", "proxy-mode", "healthz-port", "masquerade-all"]);
+    // A mistake in them is told all the same.
+    assert!(
+        run(PROXY, &line.replace("port=0", "port=x"), &proxy_file(""))
+            .unwrap_err()
+            .contains("--healthz-port")
+    );
+    assert_eq!(run(PROXY, "--kubeconfig=/k --v=4", "").unwrap().upstream.unwrap().ignored_flags, [""; 0]);
+}
+
+#[test]
+fn the_report_follows_the_look_of_the_file_and_not_that_of_a_flag() {
+    let pace = |line: &str, file: &str| {
+        let file = format!("kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n{file}\n");
+        let kubelet = run(KUBELET, line, &file).unwrap().kubelet;
+        (kubelet.status_update.as_secs(), kubelet.status_report.as_secs())
+    };
+    let (alone, with) = ("--kubeconfig=/k", "--kubeconfig=/k --config=/c");
+    let flag = "--node-status-update-frequency=7s";
+    assert_eq!(pace(&format!("{alone} {flag}"), ""), (7, 300));
+    assert_eq!(pace(with, "nodeStatusUpdateFrequency: 4s"), (4, 4));
+    assert_eq!(pace(&format!("{with} {flag}"), "nodeStatusUpdateFrequency: 4s"), (7, 4));
+    let both = "nodeStatusUpdateFrequency: 4s\nnodeStatusReportFrequency: 60s";
+    assert_eq!(pace(with, both), (4, 60));
+}
+
+#[test]
+fn every_mode_of_a_kube_proxy_masquerades_by_its_own_section() {
+    let masquerades = |lines: &str| proxied(lines).unwrap().proxy.masquerade_all;
+    for (mode, own, other) in [
+        ("iptables", "iptables", "nftables"),
+        ("ipvs", "iptables", "nftables"),
+        ("nftables", "nftables", "iptables"),
+    ] {
+        assert!(masquerades(&format!("mode: {mode}\n{own}: {{masqueradeAll: true}}")), "{mode}");
+        assert!(!masquerades(&format!("mode: {mode}\n{other}: {{masqueradeAll: true}}")), "{mode}");
+        let flags = format!("--kubeconfig=/k --proxy-mode={mode} --masquerade-all");
+        assert!(run(PROXY, &flags, "").unwrap().proxy.masquerade_all, "{mode}");
+    }
+}
+
+#[test]
+fn an_empty_flag_says_nothing_and_a_zero_is_said_on_purpose() {
+    let line = "--kubeconfig=/k --node-ip= --hostname-override= --bootstrap-kubeconfig= --cloud-provider= --cluster-domain= \
+                --read-only-port=0";
+    let config = run(KUBELET, line, "").unwrap();
+    assert_eq!(config.node, run(KUBELET, "--kubeconfig=/k", "").unwrap().node);
+    assert_eq!(run(KUBELET, "--kubeconfig=/k --resolv-conf=", "").unwrap().kubelet.resolv_conf, None);
+    for (flag, expected) in [
+        ("--max-pods=0", "--max-pods: must be between 1 and"),
+        ("--port=0", "--port: must be between 1 and"),
+        ("--node-status-update-frequency=0s", "--node-status-update-frequency: must be longer than nothing"),
+        ("--cloud-provider=empty", "--cloud-provider: cannot be empty: no cloud's"),
+        ("--resolv-conf=empty", "--resolv-conf: \"empty\" is not a path"),
+        ("--kubeconfig=", "--kubeconfig: is needed"),
+    ] {
+        let told = run(KUBELET, &format!("--kubeconfig=/k {flag}"), "").unwrap_err();
+        assert!(told.contains(expected), "{flag}: {told}");
+    }
+    let file = proxy_file("hostnameOverride: n1");
+    let config = run(PROXY, "--config=/c --hostname-override=", &file).unwrap();
+    assert_eq!(config.node.name.as_deref(), Some("n1"));
 }
 
 #[test]
@@ -164,7 +244,9 @@ fn what_is_not_there_may_say_upstreams_default_and_nothing_else() {
     for default in [
         "readOnlyPort: 0",
         "evictionPressureTransitionPeriod: 5m0s",
-        "evictionHard: {memory.available: 100Mi, nodefs.available: 10%}",
+        "evictionHard: {memory.available: 100Mi, nodefs.available: 10%, nodefs.inodesFree: 5%, imagefs.available: 15%, \
+         imagefs.inodesFree: 5%}",
+        "evictionHard: null",
         "cpuManagerPolicy: none",
         "authentication: {anonymous: {enabled: false}, webhook: {enabled: true, cacheTTL: 2m0s}}",
         "featureGates: {RotateKubeletServerCertificate: true}",
@@ -178,12 +260,23 @@ fn what_is_not_there_may_say_upstreams_default_and_nothing_else() {
     for (line, expected) in [
         (
             "readOnlyPort: 10255",
-            "3: readOnlyPort: cannot be 10255: there is no port without authentication; take it out",
+            "3: readOnlyPort: cannot be 10255: there is no port without authentication; only 0 can be set",
         ),
         (
             "evictionHard: {memory.available: 1Gi}",
             "3: evictionHard.memory.available: cannot be 1Gi: thresholds",
         ),
+        (
+            "evictionHard: {memory.available: '0'}",
+            "3: evictionHard.memory.available: cannot be 0: thresholds",
+        ),
+        (
+            "evictionHard: {memory.available: 100Mi, nodefs.available: 10%, imagefs.available: 15%}",
+            "3: evictionHard: would switch the thresholds off that it does not name, which are not settable yet; name \
+             nodefs.inodesFree, imagefs.inodesFree too, or take it out",
+        ),
+        ("evictionHard: {}", "3: evictionHard: would switch"),
+        ("enforceNodeAllocatable: []", "enforceNodeAllocatable: cannot be an empty list"),
         (
             "cpuManagerPolicy: static",
             "cpuManagerPolicy: cannot be static: there are no exclusive processors yet; only none can be set",
@@ -210,6 +303,29 @@ fn what_is_not_there_may_say_upstreams_default_and_nothing_else() {
         let told = configured(line).expect_err(line) + "\n";
         assert!(told.contains(expected), "{line}: {told}");
     }
+}
+
+#[test]
+fn what_is_taken_and_not_done_yet_is_told() {
+    let told = |config: Config| config.upstream.unwrap().not_done;
+    assert_eq!(told(run(KUBELET, KUBEADM_FLAGS, KUBEADM_KUBELET).unwrap()), [""; 0]);
+    let config = configured(
+        "registryPullQPS: 5\ncontainerLogMaxFiles: 5\nimageGCHighThresholdPercent: 100\nprotectKernelDefaults: false\n\
+         imagePullCredentialsVerificationPolicy: NeverVerify\nsingleProcessOOMKill: true",
+    );
+    assert_eq!(told(config.unwrap()), ["containerLogMaxFiles", "registryPullQPS", "protectKernelDefaults"]);
+    let policy = "imagePullCredentialsVerificationPolicy";
+    assert_eq!(told(configured(&format!("{policy}: NeverVerifyPreloadedImages")).unwrap()), [policy]);
+    assert!(configured(&format!("{policy}: AlwaysVerify")).unwrap_err().contains("cannot be AlwaysVerify"));
+    let config =
+        proxied("conntrack: {min: 0, maxPerCore: 32768}\niptables: {localhostNodePorts: false}").unwrap();
+    assert_eq!(told(config), ["conntrack.maxPerCore"]);
+    assert_eq!(
+        told(proxied("iptables: {localhostNodePorts: true}").unwrap()),
+        ["iptables.localhostNodePorts"]
+    );
+    let told = proxied("nftables: {localhostNodePorts: false}").unwrap_err();
+    assert!(told.contains("nftables.localhostNodePorts: unknown field"), "{told}");
 }
 
 #[test]
@@ -255,7 +371,11 @@ fn a_kube_proxy_is_told_by_flags_or_file() {
     assert!(config.proxy.masquerade_all);
     let config = proxied("bindAddress: 192.0.2.1").unwrap();
     assert_eq!(config.proxy.mode, ProxyMode::Iptables, "upstream's default");
-    assert_eq!(config.proxy.healthz, Some(SocketAddr::from(([192, 0, 2, 1], 10256))));
+    assert_eq!(config.proxy.healthz, Some(SocketAddr::from(([0, 0, 0, 0], 10256))));
+    let healthz = proxied("bindAddress: fd00::1").unwrap().proxy.healthz;
+    assert_eq!(healthz, Some("[::]:10256".parse().unwrap()), "its family alone");
+    let flag = run(PROXY, "--kubeconfig=/k --bind-address=fd00::1", "").unwrap().proxy.healthz;
+    assert_eq!(flag, Some("0.0.0.0:10256".parse().unwrap()), "not the flag's");
     assert_eq!(config.proxy.pod_ranges, Some(Vec::new()));
     for (line, expected) in [
         ("clusterCIDR: fd00::/48", "Services of IPv6 are not there yet"),

@@ -53,6 +53,32 @@ pub(super) fn labels(config: &KubeletConfig) -> BTreeMap<String, String> {
     labels
 }
 
+/// As upstream: of the labels of a node that is there already, only these are put back to what they say here. The others
+/// of the configuration are for registering; an administrator may have changed them since.
+const KEPT: &[&str] = &[
+    "kubernetes.io/hostname",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "node.kubernetes.io/instance-type",
+    "beta.kubernetes.io/instance-type",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+];
+
+/// What is to be put back among the labels that a node shows.
+pub(super) fn lost_labels(
+    config: &KubeletConfig,
+    shown: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut lost = labels(config);
+    lost.retain(|key, value| KEPT.contains(&key.as_str()) && shown.get(key) != Some(value));
+    lost
+}
+
 /// The object to register.
 pub(super) fn node(facts: &Facts<'_>) -> Node {
     let config = facts.config;
@@ -386,6 +412,23 @@ mod tests {
         let mut observed = healthy();
         observed.disk.as_mut().unwrap().available_bytes = 1;
         assert_eq!(told(&status_of(&observed, &[]), "DiskPressure").1, "KubeletHasDiskPressure");
+    }
+
+    #[test]
+    fn only_well_known_labels_of_a_node_that_is_there_are_put_back() {
+        let mut config = KubeletConfig::new("n");
+        for (key, value) in [("example.com/rack", "7"), ("topology.kubernetes.io/zone", "z")] {
+            config.node_labels.insert(key.into(), value.into());
+        }
+        let mut shown = labels(&config);
+        assert_eq!(lost_labels(&config, &shown), BTreeMap::new());
+        shown.insert("example.com/rack".into(), "8".into());
+        shown.insert("topology.kubernetes.io/zone".into(), "y".into());
+        shown.remove("kubernetes.io/os");
+        let expected = [("kubernetes.io/os", "linux"), ("topology.kubernetes.io/zone", "z")];
+        let expected: BTreeMap<String, String> =
+            expected.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        assert_eq!(lost_labels(&config, &shown), expected);
     }
 
     #[test]

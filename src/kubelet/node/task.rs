@@ -194,9 +194,8 @@ impl<R: Runtime> Task<R> {
             let message = format!("Node {name} has been rebooted, boot id: {}", self.machine.boot_id);
             self.event(EventType::Warning, events::REBOOTED, message);
         }
-        let labels = object::labels(&self.host.config);
-        let shown = known.metadata.labels.unwrap_or_default();
-        if labels.iter().any(|(key, value)| shown.get(key) != Some(value)) {
+        let labels = object::lost_labels(&self.host.config, &known.metadata.labels.unwrap_or_default());
+        if !labels.is_empty() {
             let patch = json!({"metadata": {"labels": labels}});
             api.patch(&name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
         }

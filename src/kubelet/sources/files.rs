@@ -1,7 +1,9 @@
-//! Reads the static pod directory, and again when the kernel says that something in it changed.
+//! Reads the static pod directory (or the one file that stands in its place), and again when the kernel says that
+//! something in it changed.
 
 use std::{
     collections::HashMap,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -63,7 +65,8 @@ fn changes(dir: &Path) -> std::io::Result<inotify::EventStream<Vec<u8>>> {
         | WatchMask::MOVED_TO
         | WatchMask::MOVED_FROM
         | WatchMask::DELETE
-        | WatchMask::DELETE_SELF;
+        | WatchMask::DELETE_SELF
+        | WatchMask::MOVE_SELF;
     inotify.watches().add(dir, mask)?;
     inotify.into_event_stream(vec![0; 4096])
 }
@@ -74,21 +77,28 @@ async fn read(dir: &Path, node_name: &str, known: &Good) -> Option<Good> {
     let unreadable = |error: std::io::Error| {
         warn!(path = %dir.display(), error = &error as &dyn std::error::Error, "static pods: cannot read");
     };
-    let mut entries = match tokio::fs::read_dir(dir).await {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some(Good::new()),
+    let mut paths = Vec::new();
+    match tokio::fs::read_dir(dir).await {
+        Ok(mut entries) => {
+            while let Some(entry) = entries.next_entry().await.map_err(unreadable).ok()? {
+                let path = entry.path();
+                // Hidden files are editors' temporary ones.
+                let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+                if !hidden && !path.is_dir() {
+                    paths.push(path);
+                }
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => return Some(Good::new()),
+        // As upstream: one manifest may be named itself.
+        Err(error) if error.kind() == ErrorKind::NotADirectory => paths.push(dir.to_path_buf()),
         Err(error) => {
             unreadable(error);
             return None;
         }
-    };
+    }
     let mut good = Good::new();
-    while let Some(entry) = entries.next_entry().await.map_err(unreadable).ok()? {
-        let path = entry.path();
-        // Hidden files are editors' temporary ones.
-        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) || path.is_dir() {
-            continue;
-        }
+    for path in paths {
         match read_file(&path, node_name).await {
             Ok(Some(pod)) => drop(good.insert(path, Arc::new(pod))),
             Ok(None) => {}
@@ -110,7 +120,7 @@ async fn read_file(
 ) -> Result<Option<Pod>, Box<dyn std::error::Error + Send + Sync>> {
     match tokio::fs::read_to_string(path).await {
         Ok(text) => Ok(Some(static_pod::parse(&text, node_name)?)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -137,6 +147,21 @@ mod tests {
         assert_eq!(read(dir.path(), "n1", &first).await.unwrap(), first, "cannot be read");
         std::fs::remove_file(&file).unwrap();
         assert_eq!(read(dir.path(), "n1", &first).await.unwrap(), Good::new(), "gone");
-        assert!(read(&other, "n1", &first).await.is_none(), "unknown");
+        std::os::unix::fs::symlink(&file, &file).unwrap();
+        assert!(read(&file, "n1", &first).await.is_none(), "unknown");
+    }
+
+    #[tokio::test]
+    async fn one_manifest_may_stand_in_the_place_of_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("web.yaml");
+        std::fs::write(&file, POD).unwrap();
+        std::fs::write(dir.path().join("other.yaml"), POD).unwrap();
+        let first = read(&file, "n1", &Good::new()).await.unwrap();
+        assert_eq!(first.keys().collect::<Vec<_>>(), [&file]);
+        std::fs::write(&file, "half").unwrap();
+        assert_eq!(read(&file, "n1", &first).await.unwrap(), first, "half written");
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(read(&file, "n1", &first).await.unwrap(), Good::new(), "gone");
     }
 }

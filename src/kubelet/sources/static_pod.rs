@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, Toleration};
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::{images::default_pull_policy, pods::annotations};
@@ -18,15 +19,21 @@ pub enum StaticPodError {
     Missing { field: &'static str },
 }
 
+/// The parser would draw the lines around a mistake, and a manifest may hold a secret in a container's environment.
+fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, StaticPodError> {
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options).map_err(StaticPodError::Parse)
+}
+
 /// `text` is YAML or JSON. The pod is named after the file's pod and the node, and has the defaults that the API
 /// server would give it.
 pub fn parse(text: &str, node_name: &str) -> Result<Pod, StaticPodError> {
-    let value: serde_json::Value = serde_saphyr::from_str(text).map_err(StaticPodError::Parse)?;
+    let value: serde_json::Value = yaml(text)?;
     let kind = value.get("kind").and_then(|kind| kind.as_str()).unwrap_or_default();
     if kind != "Pod" {
         return Err(StaticPodError::Kind { kind: kind.into() });
     }
-    let mut pod: Pod = serde_saphyr::from_str(text).map_err(StaticPodError::Parse)?;
+    let mut pod: Pod = yaml(text)?;
     let Some(name) = pod.metadata.name.clone().filter(|name| !name.is_empty()) else {
         return Err(StaticPodError::Missing { field: "name" });
     };

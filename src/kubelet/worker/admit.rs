@@ -19,7 +19,30 @@ use crate::pods;
 const OS: &str = "linux";
 const OS_LABEL: &str = "kubernetes.io/os";
 const PODS: &str = "pods";
+/// Upstream's list of what harms nobody but the pod that sets it: each belongs to one namespace of the pod's own. All are
+/// namespaced since Linux 4.15.
+const SAFE_SYSCTLS: &[(&str, Namespace)] = &[
+    ("kernel.shm_rmid_forced", Namespace::Ipc),
+    ("net.ipv4.ip_local_port_range", Namespace::Net),
+    ("net.ipv4.tcp_syncookies", Namespace::Net),
+    ("net.ipv4.ping_group_range", Namespace::Net),
+    ("net.ipv4.ip_unprivileged_port_start", Namespace::Net),
+    ("net.ipv4.ip_local_reserved_ports", Namespace::Net),
+    ("net.ipv4.tcp_keepalive_time", Namespace::Net),
+    ("net.ipv4.tcp_fin_timeout", Namespace::Net),
+    ("net.ipv4.tcp_keepalive_intvl", Namespace::Net),
+    ("net.ipv4.tcp_keepalive_probes", Namespace::Net),
+    ("net.ipv4.tcp_rmem", Namespace::Net),
+    ("net.ipv4.tcp_wmem", Namespace::Net),
+];
 pub const NODE_AFFINITY: &str = "NodeAffinity";
+
+/// Which of a pod's namespaces a sysctl belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Namespace {
+    Ipc,
+    Net,
+}
 
 /// Why not: what the pod's status and the event say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +65,7 @@ pub fn is_new(pod: &Pod) -> bool {
 /// When the pod may not run here.
 pub fn admit(pod: &Pod, others: &[&Pod], node: &Node) -> Result<(), Refusal> {
     os(pod)?;
+    sysctls(pod)?;
     resources(pod, others, node)?;
     let spec = pod.spec.as_ref();
     let name = node.metadata.name.as_deref().unwrap_or_default();
@@ -84,6 +108,41 @@ fn os(pod: &Pod) -> Result<(), Refusal> {
         ));
     }
     Ok(())
+}
+
+/// Only safe ones, and none of a namespace that the pod shares with the machine.
+fn sysctls(pod: &Pod) -> Result<(), Refusal> {
+    let Some(spec) = &pod.spec else { return Ok(()) };
+    let asked = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
+    for sysctl in asked {
+        let name = dotted(&sysctl.name);
+        let why = match SAFE_SYSCTLS.iter().find(|(safe, _)| *safe == name) {
+            None => "not allowlisted",
+            Some((_, Namespace::Ipc)) if spec.host_ipc == Some(true) => "not allowed with host IPC enabled",
+            Some((_, Namespace::Net)) if spec.host_network == Some(true) => {
+                "not allowed with host Net enabled"
+            }
+            Some(_) => continue,
+        };
+        return Err(Refusal {
+            reason: "SysctlForbidden".into(),
+            message: format!("forbidden sysctl: {name:?} {why}"),
+        });
+    }
+    Ok(())
+}
+
+/// `net/ipv4/conf/eth0.1/x` is `net.ipv4.conf.eth0/1.x`: the first separator says which of the two forms it is.
+fn dotted(name: &str) -> String {
+    let swapped = |letter| match letter {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    match name.find(['.', '/']) {
+        Some(at) if name[at..].starts_with('/') => name.chars().map(swapped).collect(),
+        _ => name.to_string(),
+    }
 }
 
 fn resources(pod: &Pod, others: &[&Pod], node: &Node) -> Result<(), Refusal> {
@@ -214,6 +273,46 @@ mod tests {
             "OutOfhugepages-2Mi",
             "Node didn't have enough resource: hugepages-2Mi, requested: 2097152, used: 0, capacity: 0",
         );
+    }
+
+    #[test]
+    fn only_safe_sysctls_of_namespaces_of_the_pods_own_are_let_through() {
+        let with = |name: &str, rest: Value| {
+            let mut spec = rest;
+            spec["securityContext"] = json!({"sysctls": [
+                {"name": "kernel.shm_rmid_forced", "value": "1"}, {"name": name, "value": "1"}]});
+            if spec["hostIPC"] == json!(true) {
+                spec["securityContext"]["sysctls"][0] =
+                    json!({"name": "net.ipv4.tcp_syncookies", "value": "1"});
+            }
+            pod(spec)
+        };
+        for (name, rest) in [
+            ("net.ipv4.ip_unprivileged_port_start", json!({})),
+            ("net/ipv4/tcp_rmem", json!({})),
+            ("kernel.shm_rmid_forced", json!({"hostNetwork": true})),
+            ("net.ipv4.tcp_wmem", json!({"hostIPC": true})),
+        ] {
+            assert_eq!(verdict(&with(name, rest), &[], &node()), None, "{name}");
+        }
+        for (name, rest, why) in [
+            ("kernel.msgmax", json!({}), "\"kernel.msgmax\" not allowlisted"),
+            ("net.core.somaxconn", json!({}), "\"net.core.somaxconn\" not allowlisted"),
+            ("vm/swappiness", json!({}), "\"vm.swappiness\" not allowlisted"),
+            (
+                "net.ipv4.tcp_syncookies",
+                json!({"hostNetwork": true}),
+                "\"net.ipv4.tcp_syncookies\" not allowed with host Net enabled",
+            ),
+            (
+                "kernel.shm_rmid_forced",
+                json!({"hostIPC": true}),
+                "\"kernel.shm_rmid_forced\" not allowed with host IPC enabled",
+            ),
+        ] {
+            let message = format!("forbidden sysctl: {why}");
+            refused(&with(name, rest), &[], "SysctlForbidden", &message);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use netlink::nft::{Family, Socket, TableName};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use super::{
-    names::is_ours,
+    names::is_proof,
     rules::{Restore, Saved, Table},
 };
 
@@ -175,7 +175,7 @@ impl Tools {
         for table in Table::ALL {
             let table = TableName { family, name: table.name().to_string() };
             let chains = socket.chains(&table).await.unwrap_or_default();
-            if chains.iter().any(|chain| is_ours(chain)) {
+            if chains.iter().any(|chain| is_proof(chain)) {
                 return true;
             }
         }

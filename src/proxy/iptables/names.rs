@@ -24,6 +24,11 @@ pub(super) fn is_ours(chain: &str) -> bool {
     SHARED.contains(&chain) || OF_ONE.iter().any(|prefix| chain.starts_with(prefix))
 }
 
+/// Whether a chain shows that a Service proxy has rules. `KUBE-MARK-MASQ` is used by other software too, and stays for it.
+pub(super) fn is_proof(chain: &str) -> bool {
+    is_ours(chain) && chain != MARK_MASQ
+}
+
 pub(super) fn pool_chain(port: &PortModel, pool: Pool) -> String {
     let prefix = match pool {
         Pool::Cluster => "KUBE-SVC-",

@@ -63,7 +63,7 @@ pub fn plan_all<'a, K: Ord + Clone + 'a>(
             wanted.insert((*table, chain));
             section.chain(*chain);
         }
-        // Where they are is theirs to say who put them there: all go, and ours come to the top in their order.
+        // Whoever put them there: all go, and ours come to the top in their order.
         for (_, chain, rule) in saved.jumps.iter().filter(|(of, ..)| of == table) {
             section.delete(chain, rule);
         }
@@ -88,7 +88,7 @@ pub fn plan_all<'a, K: Ord + Clone + 'a>(
     }
     for (table, chain) in saved.chains.keys().filter(|(table, chain)| !wanted.contains(&(*table, chain))) {
         if let Some(section) = sections.get_mut(table) {
-            section.remove_chain(chain);
+            remove(section, *table, chain, saved);
         }
     }
     Plan { restore: Restore::of(sections.into_values()), shadowed, after, from_nothing: true }
@@ -135,7 +135,7 @@ pub fn plan<'a, K: Ord + Clone + 'a>(
     Plan { restore, shadowed, after, from_nothing: false }
 }
 
-/// Removes everything that was saved of a Service proxy.
+/// Removes everything that was saved of a Service proxy, but for chains that other software uses: these are emptied.
 #[must_use]
 pub fn plan_removal(saved: &Saved) -> Restore {
     let mut sections = BTreeMap::from(Table::ALL.map(|table| (table, Section::new(table))));
@@ -146,10 +146,19 @@ pub fn plan_removal(saved: &Saved) -> Restore {
     }
     for (table, chain) in saved.chains.keys() {
         if let Some(section) = sections.get_mut(table) {
-            section.remove_chain(chain);
+            remove(section, *table, chain, saved);
         }
     }
     Restore::of(sections.into_values())
+}
+
+/// One that other software leads to cannot go, and is left empty.
+fn remove(section: &mut Section, table: Table, chain: &str, saved: &Saved) {
+    if saved.used.contains(&(table, chain.to_string())) {
+        section.chain(chain);
+    } else {
+        section.remove_chain(chain);
+    }
 }
 
 impl<K: Ord + Clone> Programmed<K> {

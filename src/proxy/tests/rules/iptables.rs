@@ -35,7 +35,7 @@ impl Default for Tables {
 }
 
 fn target(rule: &str) -> &str {
-    rule.rsplit_once("-j ").unwrap().1.split(' ').next().unwrap()
+    rule.rsplit_once("-j ").or_else(|| rule.rsplit_once("-g ")).unwrap().1.split(' ').next().unwrap()
 }
 
 impl Tables {
@@ -179,6 +179,30 @@ fn rules_that_are_missing_are_noticed() {
     let mut broken = tables.clone();
     broken.0.get_mut("mangle").unwrap().remove("KUBE-PROXY-CANARY");
     assert!(!programmed.matches(&broken.saved(), layout()));
+}
+
+#[test]
+fn what_other_software_leads_to_a_chain_of_ours_stays() {
+    let mut tables = Tables::default();
+    let theirs = BTreeMap::from([
+        ("CNI-HOSTPORT-SETMARK".to_string(), vec!["-j KUBE-MARK-MASQ".to_string()]),
+        ("KUBE-HP-A".to_string(), vec!["-s 10.244.0.7/32 -g KUBE-MARK-MASQ".to_string()]),
+        ("KUBE-MARK-MASQ".to_string(), Vec::new()),
+    ]);
+    tables.0.get_mut("nat").unwrap().extend(theirs.clone());
+    let services = one_of_each();
+    for _ in 0..2 {
+        let plan = plan_all(services.iter().map(|(key, model)| (key, model)), &tables.saved(), layout());
+        tables.restore(&plan.restore).unwrap();
+        for chain in ["CNI-HOSTPORT-SETMARK", "KUBE-HP-A"] {
+            assert_eq!(tables.0["nat"][chain], theirs[chain]);
+        }
+    }
+    tables.restore(&plan_removal(&tables.saved())).unwrap();
+    let mut expected = Tables::default();
+    expected.0.get_mut("nat").unwrap().extend(theirs);
+    assert_eq!(tables, expected);
+    assert!(tables.saved().is_empty(), "what is left is no proxy's");
 }
 
 proptest! {

@@ -96,6 +96,8 @@ impl Changed {
 struct Visited {
     changes: usize,
     draining: BTreeSet<VirtualServer>,
+    /// The node's own addresses.
+    node: BTreeSet<IpAddr>,
 }
 
 fn expand(
@@ -116,7 +118,7 @@ fn carry_out(
 ) -> Result<Visited, IpvsError> {
     let plan = plan(desired, &kernel.servers(keep)?, scheduler);
     plan.changes.iter().try_for_each(|change| kernel.change(change))?;
-    Ok(Visited { changes: plan.changes.len(), draining: plan.draining })
+    Ok(Visited { changes: plan.changes.len(), draining: plan.draining, ..Visited::default() })
 }
 
 impl Settings {
@@ -144,7 +146,7 @@ impl Settings {
         for ip in addresses.bound.difference(wanted) {
             kernel.unbind(*ip)?;
         }
-        Ok(visited)
+        Ok(Visited { node: addresses.node, ..visited })
     }
 
     /// Makes the servers of these entrances what they should be; without a server there should be none.
@@ -166,9 +168,11 @@ impl Settings {
         Ok(visited)
     }
 
+    /// `shared` are the addresses that are the node's own too.
     fn is_right(
         self,
         wanted: &BTreeSet<IpAddr>,
+        shared: &BTreeSet<IpAddr>,
         entrances: &BTreeMap<Entrance, Server>,
     ) -> Result<bool, IpvsError> {
         if !has_link()? {
@@ -182,7 +186,8 @@ impl Settings {
         let bound = wanted.iter().all(|ip| addresses.bound.contains(ip) || addresses.node.contains(ip));
         // A connection that ends meanwhile is no fault of the rules.
         let is_end = |change: &Change| matches!(change, Change::RemoveReal(..));
-        Ok(bound && plan(&desired, &found, self.scheduler).changes.iter().all(is_end))
+        let same = wanted.iter().all(|ip| addresses.node.contains(ip) == shared.contains(ip));
+        Ok(bound && same && plan(&desired, &found, self.scheduler).changes.iter().all(is_end))
     }
 }
 
@@ -203,7 +208,7 @@ impl<K: Key> Rules<K> for Ipvs<K> {
         // Before the table: what translated in the mode before is in it, and goes when it is written.
         let visited = visit(move || settings.write_all(&wanted, &desired)).await?;
         self.draining = visited.draining;
-        let written = self.table.write_all(services).await?;
+        let written = self.table.write_all_on(&visited.node, services).await?;
         Ok(Written { changes: written.changes + visited.changes, ..written })
     }
 
@@ -236,7 +241,8 @@ impl<K: Key> Rules<K> for Ipvs<K> {
     async fn audit(&mut self) -> Result<bool, WriteError> {
         let (settings, desired) = (self.settings, self.desired());
         let wanted: BTreeSet<IpAddr> = self.table.addresses().collect();
-        Ok(self.table.audit().await? && visit(move || settings.is_right(&wanted, &desired)).await?)
+        let shared = self.table.shared_addresses();
+        Ok(self.table.audit().await? && visit(move || settings.is_right(&wanted, &shared, &desired)).await?)
     }
 
     fn tidy_after(&self) -> Option<Duration> {

@@ -1,12 +1,12 @@
 //! Carries transactions to the kernel, and holds the kernel's table against ours.
 
-use std::{io, time::Duration};
+use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
 
 use netlink::nft::{Change, CommitError, Family, Monitor, Socket, TableName, TableState, Transaction};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{Layout, Programmed, Role, TABLE, plan, plan::Plan, plan_all, plan_deletions};
+use super::{Layout, Programmed, Role, TABLE, plan, plan::Plan, plan_all_on, plan_deletions};
 use crate::{
     apply::{Config, Heard, Key, ProxyError, Rules, WriteError, Written},
     model::{Pods, ServiceModel},
@@ -44,8 +44,34 @@ impl<K: Ord + Clone> Nftables<K> {
     }
 
     /// The addresses by which connections come to Services.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = std::net::IpAddr> {
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.tables.iter().flat_map(|table| table.programmed.addresses())
+    }
+}
+
+impl<K: Key> Nftables<K> {
+    /// Writes all on a node with these addresses, which count beside IPVS only.
+    pub(crate) async fn write_all_on(
+        &mut self,
+        node: &BTreeSet<IpAddr>,
+        services: &[(K, ServiceModel)],
+    ) -> Result<Written<K>, WriteError> {
+        let mut written = Written::default();
+        for table in &mut self.tables {
+            let services = services.iter().map(|(key, model)| (key, model));
+            let plan = plan_all_on(node.clone(), services, table.layout);
+            written.add(table.commit(&mut self.socket, plan).await?);
+        }
+        Ok(written)
+    }
+
+    /// Which of the node's own addresses are Services' too, as they were when all was written.
+    pub(crate) fn shared_addresses(&self) -> BTreeSet<IpAddr> {
+        let shared = |table: &Table<K>| {
+            let node = table.programmed.node().clone();
+            table.programmed.addresses().filter(move |ip| node.contains(ip)).collect::<Vec<_>>()
+        };
+        self.tables.iter().flat_map(shared).collect()
     }
 }
 
@@ -76,12 +102,7 @@ impl<K: Ord> Table<K> {
 
 impl<K: Key> Rules<K> for Nftables<K> {
     async fn write_all(&mut self, services: &[(K, ServiceModel)]) -> Result<Written<K>, WriteError> {
-        let mut written = Written::default();
-        for table in &mut self.tables {
-            let plan = plan_all(services.iter().map(|(key, model)| (key, model)), table.layout);
-            written.add(table.commit(&mut self.socket, plan).await?);
-        }
-        Ok(written)
+        self.write_all_on(&BTreeSet::new(), services).await
     }
 
     async fn write(&mut self, changed: &[(K, ServiceModel)]) -> Result<Written<K>, WriteError> {

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Beside IPVS, `services` only marks, and `input` also judges what IPVS would take but must not, and what comes to an address
-//! of a Service without being for one of its ports: such an address is the node's own there.
+//! of a Service without being for one of its ports: such an address is on the dummy link there. One that is the node's by itself
+//! too is left alone.
 #![deny(clippy::disallowed_methods)]
 
 use ipnet::IpNet;

@@ -15,7 +15,9 @@ use super::names::{
 };
 use crate::{
     claims,
-    model::{Door, Endpoint, Otherwise, Pods, Pool, PortModel, ServiceModel, Strangers, Via, Way},
+    model::{
+        Door, Endpoint, Entrance, Otherwise, Pods, Pool, PortModel, Proto, ServiceModel, Strangers, Via, Way,
+    },
 };
 
 /// What only one Service puts into the table of one family.
@@ -78,6 +80,12 @@ pub(super) fn render(service: &ServiceModel, layout: Layout) -> Wish {
             Role::Translate => wish.own.translate(port, layout.pods),
             Role::BesideIpvs => wish.own.filter(port),
         }
+    }
+    if let (Role::BesideIpvs, Some((port, _))) = (layout.role, &service.health) {
+        // Also at an address of a Service, where a load balancer may ask.
+        let entrance = Entrance::NodePort { ipv6: layout.is_ipv6(), proto: Proto::Tcp, port: *port };
+        let pass = Elements { services: None, no_endpoints: Some(Verdict::Return) };
+        wish.claim(entrance, Via::NodePort, pass);
     }
     wish
 }

@@ -6,7 +6,7 @@ use netlink::nft::{Family, Socket};
 use proptest::prelude::*;
 use proxy::{
     model::ServiceModel,
-    nftables::{Layout, Programmed, Role, plan, plan_all, plan_deletions},
+    nftables::{Layout, Programmed, Role, plan, plan_all, plan_all_on, plan_deletions},
 };
 
 use crate::{
@@ -111,6 +111,27 @@ fn the_older_service_has_an_address_and_the_younger_takes_over() {
     let (text, shadowed) = step(&thief);
     assert!(!text.contains("10.96.0.1 . tcp"), "{text}");
     assert_eq!((shadowed[0].loser, shadowed[0].winner), (2, 1));
+}
+
+#[test]
+fn beside_ipvs_an_address_of_the_nodes_own_stays_the_nodes() {
+    let layout = Layout { role: Role::BesideIpvs, ..layout() };
+    let own: std::net::IpAddr = "192.0.2.1".parse().unwrap();
+    let mut model = service(1, &[1]);
+    model.ports[0].external_ips = [own, "192.0.2.9".parse().unwrap()].into();
+    let addresses = |text: &str| -> Vec<String> {
+        let elements = text.lines().filter(|line| line.contains(" element "));
+        let lines = elements.filter_map(|line| line.split_once("service-addresses {"));
+        lines.flat_map(|(_, list)| list.trim_end_matches('}').split(',')).map(|ip| ip.trim().into()).collect()
+    };
+    let (mut table, mut programmed) = (Table::default(), Programmed::default());
+    let first = plan_all_on([own].into(), [(&1, &model)], layout);
+    table.commit(&first.transaction).unwrap();
+    assert_eq!(addresses(&first.transaction.render()), ["10.96.0.1", "192.0.2.9"]);
+    programmed.accept(first);
+    let gone = plan(&programmed, [(&1, &ServiceModel::default())], layout);
+    table.commit(&gone.transaction).unwrap();
+    assert_eq!(addresses(&gone.transaction.render()), ["10.96.0.1", "192.0.2.9"]);
 }
 
 #[test]

@@ -87,6 +87,7 @@ common! {
     servers_and_addresses_that_somebody_removes_come_back,
     an_endpoint_that_goes_keeps_its_connections,
     what_is_for_no_port_of_a_service_is_refused,
+    the_nodes_own_address_stays_the_nodes,
 }
 
 async fn nftables() -> Nftables<u8> {
@@ -273,6 +274,19 @@ async fn what_is_for_no_port_of_a_service_is_refused(bed: Bed, mut rules: impl R
     refused(bed.outside.ask("10.96.0.1", 81));
     refused(bed.pods[0].ask("10.96.0.1", 81));
     bed.outside.run(|| std::net::TcpStream::connect((NODE, 81)).unwrap());
+}
+
+async fn the_nodes_own_address_stays_the_nodes(bed: Bed, mut rules: impl Rules<u8>) {
+    let own = |number| with(service(number, &[1]), |port| port.external_ips = [NODE.parse().unwrap()].into());
+    let _own = std::net::TcpListener::bind(("0.0.0.0", 81)).unwrap();
+    rules.write_all(&[(1, own(1))]).await.unwrap();
+    bed.outside.run(|| std::net::TcpStream::connect((NODE, 81)).unwrap());
+    assert_eq!(bed.outside.reaches(NODE, 80), BTreeSet::from([1]));
+    assert!(rules.audit().await.unwrap());
+    write(&mut rules, [(1, ServiceModel::default())]).await;
+    write(&mut rules, [(2, own(2))]).await;
+    bed.outside.run(|| std::net::TcpStream::connect((NODE, 81)).unwrap());
+    assert_eq!(bed.outside.reaches(NODE, 80), BTreeSet::from([1]));
 }
 
 async fn a_local_policy_inside_keeps_to_this_node(bed: Bed, mut rules: impl Rules<u8>) {

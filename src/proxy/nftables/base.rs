@@ -153,8 +153,12 @@ fn rules(layout: Layout) -> Vec<Rule> {
 fn beside_ipvs(layout: Layout) -> Vec<Rule> {
     let fresh = Statement::CtState(ct_state::NEW);
     let back = Statement::Do(Verdict::Return);
-    let mut rules: Vec<Rule> =
-        strangers(None, layout.pods).map(|rule| Rule::new(STRANGERS, rule)).into_iter().collect();
+    // Where it is not known who is a stranger, this host is one: it has the Service's address, and asks with it.
+    let host = || {
+        let from = Statement::InSet { keys: vec![Key::Saddr], set: SERVICE_ADDRESSES.into(), negate: false };
+        vec![from, Statement::jump(MARK)]
+    };
+    let mut rules = vec![Rule::new(STRANGERS, strangers(None, layout.pods).unwrap_or_else(host))];
     if let Some(net) = layout.pods.range {
         let pod = Statement::InNet { key: Key::Saddr, net, negate: false };
         rules.push(Rule::new(INSIDERS, [pod, back.clone()]));

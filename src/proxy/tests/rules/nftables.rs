@@ -135,6 +135,17 @@ fn beside_ipvs_an_address_of_the_nodes_own_stays_the_nodes() {
 }
 
 #[test]
+fn beside_ipvs_this_host_is_masqueraded_also_where_no_range_of_pods_is_known() {
+    let layout = Layout { role: Role::BesideIpvs, pods: proxy::model::Pods::default(), ..layout() };
+    let all = plan_all([(&1, &service(1, &[1]))], layout).transaction.render();
+    let rules: Vec<&str> = all.lines().filter(|line| line.contains("proxy mark-strangers ")).collect();
+    assert_eq!(
+        rules,
+        ["add rule ip coracle-proxy mark-strangers ip saddr @service-addresses jump mark-for-masquerade"]
+    );
+}
+
+#[test]
 fn the_kernel_has_the_rules_that_we_count() {
     in_namespace(async || {
         let mut socket = Socket::open().unwrap();

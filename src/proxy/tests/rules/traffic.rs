@@ -437,6 +437,17 @@ fn ipv6_is_served_by_ipvs() {
     on_a_node(async |_bed| ipv6_is_served(Ipvs::open(&dual(Mode::Ipvs)).await.unwrap()).await);
 }
 
+#[test]
+#[ignore = "the kernel needs the modules ip_vs and dummy: tests/vm/run.sh ipvs_traffic"]
+fn this_host_reaches_another_node_by_ipvs_without_a_range_of_pods() {
+    on_a_node(async |_bed| {
+        let config = proxy::Config { mode: Mode::Ipvs, pod_ranges: Vec::new(), ..config() };
+        let mut rules = Ipvs::open(&config).await.unwrap();
+        rules.write_all(&[(1, service(1, &[3]))]).await.unwrap();
+        assert_eq!(ask("10.96.0.1", 80).unwrap().client.to_string(), NODE);
+    });
+}
+
 async fn a_pods_connection_is_masqueraded(bed: &Bed, mut rules: impl Rules<u8>) {
     rules.write_all(&[(1, service(1, &[2]))]).await.unwrap();
     assert_ne!(bed.pods[0].ask("10.96.0.1", 80).unwrap().client.to_string(), "10.244.0.1");

@@ -220,7 +220,7 @@ impl<K: Key> Rules<K> for Ipvs<K> {
         let (turns, _) = self.held.settle(&after);
         let change = Changed {
             turns: turns.into_iter().map(|turn| (turn.entrance, turn.has.cloned())).collect(),
-            // Also those without a server: what comes to them is refused here.
+            // Also those without endpoints: what comes to them is refused here.
             bind: wanted.difference(&before).copied().collect(),
             unbind: before.difference(&wanted).copied().collect(),
         };

@@ -98,6 +98,18 @@ struct Visited {
     draining: BTreeSet<VirtualServer>,
     /// The node's own addresses.
     node: BTreeSet<IpAddr>,
+    /// Why some of it was not done, the first reason.
+    refused: Option<IpvsError>,
+}
+
+/// Asks for all, whatever became of one: what is refused to one Service is no reason to leave the others. Gives the first error.
+fn each<T>(
+    items: impl IntoIterator<Item = T>,
+    mut ask: impl FnMut(T) -> Result<(), IpvsError>,
+) -> Option<IpvsError> {
+    // All are asked for before one is taken.
+    let errors: Vec<IpvsError> = items.into_iter().filter_map(|item| ask(item).err()).collect();
+    errors.into_iter().next()
 }
 
 fn expand(
@@ -117,8 +129,8 @@ fn carry_out(
     scheduler: Scheduler,
 ) -> Result<Visited, IpvsError> {
     let plan = plan(desired, &kernel.servers(keep)?, scheduler);
-    plan.changes.iter().try_for_each(|change| kernel.change(change))?;
-    Ok(Visited { changes: plan.changes.len(), draining: plan.draining, ..Visited::default() })
+    let refused = each(&plan.changes, |change| kernel.change(change));
+    Ok(Visited { changes: plan.changes.len(), draining: plan.draining, refused, node: BTreeSet::new() })
 }
 
 impl Settings {
@@ -136,36 +148,34 @@ impl Settings {
     ) -> Result<Visited, IpvsError> {
         let mut kernel = Kernel::prepare()?;
         let addresses = kernel.addresses()?;
-        for ip in wanted.difference(&addresses.bound).filter(|ip| !addresses.node.contains(ip)) {
-            kernel.bind(*ip)?;
-        }
+        let missing = wanted.difference(&addresses.bound).filter(|ip| !addresses.node.contains(ip));
+        let unbound = each(missing, |ip| kernel.bind(*ip));
         let desired = expand(entrances, &addresses.node);
         let ours = |server: &VirtualServer| desired.contains_key(server) || self.is_ours(server, &addresses);
         let visited = carry_out(&mut kernel, &desired, ours, self.scheduler)?;
-        // Last: what is bound tells whose a server is.
-        for ip in addresses.bound.difference(wanted) {
-            kernel.unbind(*ip)?;
-        }
-        Ok(Visited { node: addresses.node, ..visited })
+        let refused = unbound.or(visited.refused);
+        // Last, and of servers that are gone: what is bound tells whose a server is.
+        let stale = addresses.bound.difference(wanted).filter(|_| refused.is_none());
+        let refused = each(stale, |ip| kernel.unbind(*ip)).or(refused);
+        Ok(Visited { node: addresses.node, refused, ..visited })
     }
 
     /// Makes the servers of these entrances what they should be; without a server there should be none.
     fn write(self, change: &Changed) -> Result<Visited, IpvsError> {
         let mut kernel = Kernel::open()?;
         let addresses = kernel.addresses()?;
-        for ip in change.bind.iter().filter(|ip| !addresses.node.contains(ip)) {
-            kernel.bind(*ip)?;
-        }
+        let missing = change.bind.iter().filter(|ip| !addresses.node.contains(ip));
+        let unbound = each(missing, |ip| kernel.bind(*ip));
         let servers = |entrance: &Entrance| servers_of(*entrance, &addresses.node);
         let touched: BTreeSet<VirtualServer> = change.turns.keys().flat_map(servers).collect();
         let desired: BTreeMap<Entrance, Server> =
             change.turns.iter().filter_map(|(entrance, server)| Some((*entrance, server.clone()?))).collect();
         let desired = expand(&desired, &addresses.node);
         let visited = carry_out(&mut kernel, &desired, |server| touched.contains(server), self.scheduler)?;
-        for ip in &change.unbind {
-            kernel.unbind(*ip)?;
-        }
-        Ok(visited)
+        let refused = unbound.or(visited.refused);
+        let stale = change.unbind.iter().filter(|_| refused.is_none());
+        let refused = each(stale, |ip| kernel.unbind(*ip)).or(refused);
+        Ok(Visited { refused, ..visited })
     }
 
     /// `shared` are the addresses that are the node's own too.
@@ -209,6 +219,7 @@ impl<K: Key> Rules<K> for Ipvs<K> {
         let visited = visit(move || settings.write_all(&wanted, &desired)).await?;
         self.draining = visited.draining;
         let written = self.table.write_all_on(&visited.node, services).await?;
+        visited.refused.map_or(Ok(()), Err)?;
         Ok(Written { changes: written.changes + visited.changes, ..written })
     }
 
@@ -231,6 +242,7 @@ impl<K: Key> Rules<K> for Ipvs<K> {
         let settings = self.settings;
         let visited = visit(move || settings.write(&change)).await?;
         self.draining.extend(visited.draining);
+        visited.refused.map_or(Ok(()), Err)?;
         Ok(Written { changes: written.changes + visited.changes, ..written })
     }
 
@@ -264,8 +276,9 @@ impl<K: Key> Rules<K> for Ipvs<K> {
             desired.retain(|server, _| draining.contains(server));
             carry_out(&mut kernel, &desired, |server| desired.contains_key(server), settings.scheduler)
         });
-        self.draining = visited.await?.draining;
-        Ok(())
+        let visited = visited.await?;
+        self.draining = visited.draining;
+        Ok(visited.refused.map_or(Ok(()), Err)?)
     }
 }
 
@@ -287,8 +300,29 @@ pub async fn remove_servers(node_ports: (u16, u16)) -> Result<bool, IpvsError> {
         let settings = Settings { scheduler: Scheduler::default(), node_ports };
         let addresses = kernel.addresses()?;
         let ours = |server: &VirtualServer| settings.is_ours(server, &addresses);
-        carry_out(&mut kernel, &BTreeMap::new(), ours, settings.scheduler)?;
+        let visited = carry_out(&mut kernel, &BTreeMap::new(), ours, settings.scheduler)?;
+        // The link says that there is something left.
+        visited.refused.map_or(Ok(()), Err)?;
         remove_link().map(|()| true)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_to_one_service_is_asked_for_the_others() {
+        let mut asked = Vec::new();
+        let refused = each(1..=3, |number| {
+            asked.push(number);
+            let sysctl = if number == 2 { "second" } else { "third" };
+            let source = io::ErrorKind::InvalidInput.into();
+            if number == 1 { Ok(()) } else { Err(IpvsError::Sysctl { sysctl, source }) }
+        });
+        assert_eq!(asked, [1, 2, 3]);
+        assert!(matches!(refused, Some(IpvsError::Sysctl { sysctl: "second", .. })), "{refused:?}");
+        assert!(each(1..=3, |_| Ok(())).is_none());
+    }
 }

@@ -141,8 +141,10 @@ impl Own {
     fn filter(&mut self, port: &PortModel) {
         self.hairpins.extend(port.pools().into_iter().flat_map(|(_, endpoints)| endpoints).map(|e| e.ip));
         if is_filtered(port) {
-            let mut rules: Vec<_> =
-                allowed(port).map(|from| vec![from, Statement::Do(Verdict::Return)]).collect();
+            // Where none of a local policy's endpoints is here, IPVS has those of others for this cluster alone.
+            let outside = !port.external.local_only || !port.external.endpoints.is_empty();
+            let take = if outside { Statement::Do(Verdict::Return) } else { Statement::goto(INSIDERS) };
+            let mut rules: Vec<_> = allowed(port).map(|from| vec![from, take.clone()]).collect();
             rules.push(vec![Statement::goto(DISCARD)]);
             self.chains.insert(sources_chain(port), rules);
         }

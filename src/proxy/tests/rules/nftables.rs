@@ -11,7 +11,7 @@ use proxy::{
 
 use crate::{
     bed::in_namespace,
-    models::{any_service, numbered, one_of_each, pods, service},
+    models::{any_service, local_targets, numbered, one_of_each, pods, service},
     table::Table,
 };
 
@@ -143,6 +143,22 @@ fn beside_ipvs_this_host_is_masqueraded_also_where_no_range_of_pods_is_known() {
         rules,
         ["add rule ip coracle-proxy mark-strangers ip saddr @service-addresses jump mark-for-masquerade"]
     );
+}
+
+#[test]
+fn beside_ipvs_allowed_clients_from_outside_are_not_sent_to_other_nodes_under_a_local_policy() {
+    let layout = Layout { role: Role::BesideIpvs, ..layout() };
+    let sources = |here: &[u8]| {
+        let mut model = service(1, &[1, 2]);
+        model.ports[0].external = local_targets(here, &[1, 2]);
+        model.ports[0].balancer_ips = ["192.0.2.10".parse().unwrap()].into();
+        model.ports[0].source_ranges = ["203.0.113.0/24".parse().unwrap()].into();
+        let text = plan_all([(&1, &model)], layout).transaction.render();
+        let rules = text.lines().filter(|line| line.contains("add rule") && line.contains("proxy sources-"));
+        rules.filter_map(|line| Some(line.split_once(" ip saddr ")?.1.to_string())).collect::<Vec<_>>()
+    };
+    assert_eq!(sources(&[]), ["203.0.113.0/24 goto insiders-only"]);
+    assert_eq!(sources(&[1]), ["203.0.113.0/24 return"]);
 }
 
 #[test]

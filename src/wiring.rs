@@ -22,7 +22,7 @@ use k8s_openapi::api::core::v1::Node;
 use lifecycle::{OnFailure, Scope, Supervisor};
 use network::Nodes;
 use pki::{Directory, Profile, tls::Serving};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tracing::info;
 
 use crate::{
@@ -425,8 +425,9 @@ fn start_dns(supervisor: &mut Supervisor, settings: dns::Config, client: Client,
 }
 
 fn start_proxy(supervisor: &mut Supervisor, settings: proxy::Config, cache: Cache) {
+    let health = watch::Sender::<proxy::Health>::default();
     supervisor.start("proxy", OnFailure::Restart, move |scope| {
-        let (settings, cache) = (settings.clone(), cache.clone());
-        async move { Ok(proxy::run(settings, &cache, scope).await?) }
+        let (settings, cache, health) = (settings.clone(), cache.clone(), health.clone());
+        async move { Ok(proxy::run(settings, &cache, health, scope).await?) }
     });
 }

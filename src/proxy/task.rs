@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use client::{Cache, ObjectKey};
 use lifecycle::{Backoff, Scope};
 use netlink::nft::Family;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     claims::Shadowed,
     cleanup::after_switch_to,
     flows::{Flows, FlowsError, Leads, forget},
-    health::Checks,
+    health::{Checks, Health},
     iptables::Iptables,
     ipvs::Ipvs,
     model::ServiceModel,
@@ -43,23 +43,29 @@ enum Wake {
     Stop,
 }
 
-/// Programs Services in the configured mode until `scope` is cancelled.
+/// Programs Services in the configured mode until `scope` is cancelled, and says in `health` how that goes.
 ///
 /// # Errors
 /// When the mode cannot work here, or the kernel cannot be heard any more.
-pub async fn run(config: Config, cache: &Cache, scope: Scope) -> Result<(), ProxyError> {
+pub async fn run(
+    config: Config,
+    cache: &Cache,
+    health: watch::Sender<Health>,
+    scope: Scope,
+) -> Result<(), ProxyError> {
+    health.send_modify(|health| health.pend(Instant::now()));
     match config.mode {
         Mode::Nftables => {
             let rules = Nftables::open(&config, Role::Translate)?;
-            program(config, rules, cache, scope).await
+            program(config, rules, cache, health, scope).await
         }
         Mode::Iptables => {
             let rules = Iptables::open(&config).await.map_err(ProxyError::Iptables)?;
-            program(config, rules, cache, scope).await
+            program(config, rules, cache, health, scope).await
         }
         Mode::Ipvs => {
             let rules = Ipvs::open(&config).await?;
-            program(config, rules, cache, scope).await
+            program(config, rules, cache, health, scope).await
         }
     }
 }
@@ -68,6 +74,7 @@ async fn program(
     config: Config,
     rules: impl Rules<ObjectKey>,
     cache: &Cache,
+    health: watch::Sender<Health>,
     scope: Scope,
 ) -> Result<(), ProxyError> {
     let world = World::new(cache, config.node_name.clone());
@@ -76,8 +83,9 @@ async fn program(
         () = world.wait_synced() => {}
     }
     let ipv6 = config.families.contains(&Family::Ip6);
-    let checks = Checks::new(&scope, ipv6);
-    Proxy { config, rules, world, flows: Flows::default(), checks, alone: false }.serve(&scope).await
+    let checks = Checks::new(&scope, health.subscribe(), ipv6);
+    let flows = Flows::default();
+    Proxy { config, rules, world, flows, checks, health, alone: false }.serve(&scope).await
 }
 
 /// Moments at which something is to be done.
@@ -131,6 +139,7 @@ struct Proxy<R> {
     world: World,
     flows: Flows<ObjectKey>,
     checks: Checks<ObjectKey>,
+    health: watch::Sender<Health>,
     /// What other modes left is taken away.
     alone: bool,
 }
@@ -139,7 +148,9 @@ impl<R: Rules<ObjectKey>> Proxy<R> {
     async fn serve(mut self, scope: &Scope) -> Result<(), ProxyError> {
         let mut due = Due::first(Instant::now(), self.rules.audit_every());
         loop {
-            let result = match self.wake(&due, scope).await? {
+            let wake = self.wake(&due, scope).await?;
+            let wrote = matches!(wake, Wake::Anew | Wake::Changed(_));
+            let result = match wake {
                 Wake::Stop => return Ok(()),
                 Wake::Anew => self.write_anew().await.map(|()| due.wrote_all(Instant::now())),
                 // While all is to be written anew, a change waits for that: it reads everything.
@@ -167,11 +178,11 @@ impl<R: Rules<ObjectKey>> Proxy<R> {
                     self.audit(&mut due).await
                 }
             };
+            let now = Instant::now();
             if due.tidy.is_none() {
                 due.tidy = self.rules.tidy_after().map(|after| Instant::now() + after);
             }
             if let Err(error) = result {
-                let now = Instant::now();
                 due.refused(&error, now);
                 let wait = due.anew.map_or(Duration::ZERO, |anew| anew - now);
                 warn!(
@@ -179,6 +190,11 @@ impl<R: Rules<ObjectKey>> Proxy<R> {
                     retry_in_ms = wait.as_millis(),
                     "service rules were refused; writing all anew"
                 );
+            }
+            if due.anew.is_some() {
+                self.health.send_modify(|health| health.pend(now));
+            } else if wrote {
+                self.health.send_modify(|health| health.wrote(now));
             }
         }
     }
@@ -357,16 +373,19 @@ mod tests {
             masquerade_all: false,
             scheduler: Scheduler::default(),
         };
+        let (health, healths) = watch::channel(Health::default());
         let proxy = Proxy {
             rules: Scripted { refused, heard, writes: Arc::clone(&writes) },
             world: World::new(&cache, "here".into()),
             flows: Flows::default(),
-            checks: Checks::new(&scope, false),
+            checks: Checks::new(&scope, healths.clone(), false),
+            health,
             // Nothing of this machine is touched.
             alone: true,
             config,
         };
         drop(tokio::time::timeout(Duration::from_secs(60), proxy.serve(&scope)).await);
+        assert_eq!(healths.borrow().is_healthy(Instant::now()), !refused);
         let writes = writes.lock().unwrap();
         writes.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect()
     }

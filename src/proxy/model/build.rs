@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 
 use super::{
     Answer, Place, PortModel, PortName, Proto, ServiceModel,
-    endpoints::{candidates, serving, targets},
+    endpoints::{candidates, ready_here, serving, targets},
 };
 
 /// The model of one Service on the node at `place`. `slices` are those of this Service.
@@ -32,20 +32,28 @@ pub fn build(service: &Service, slices: &[&EndpointSlice], place: &Place) -> Ser
     if ports.is_empty() {
         return ServiceModel::default();
     }
-    let health = health(service, spec, &ports);
+    let health = health(service, spec, &ports, slices, place);
     ServiceModel { created, ports, health }
 }
 
 /// A load balancer is told by which nodes a local policy lets it come.
-fn health(service: &Service, spec: &ServiceSpec, ports: &[PortModel]) -> Option<(u16, Answer)> {
+fn health(
+    service: &Service,
+    spec: &ServiceSpec,
+    ports: &[PortModel],
+    slices: &[&EndpointSlice],
+    place: &Place,
+) -> Option<(u16, Answer)> {
     let number =
         spec.health_check_node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)?;
     if !is_balanced(spec) || spec.external_traffic_policy.as_deref() != Some("Local") {
         return None;
     }
     // A pod counts once, however many ports it has.
-    let local: BTreeSet<IpAddr> =
-        ports.iter().flat_map(|port| &port.external.endpoints).map(|endpoint| endpoint.ip).collect();
+    let mut local: BTreeSet<IpAddr> = BTreeSet::new();
+    for port in ports {
+        local.extend(ready_here(&candidates(slices, &port.name.port, port.is_ipv6(), place)));
+    }
     let answer = Answer {
         namespace: service.metadata.namespace.clone()?,
         service: service.metadata.name.clone()?,
@@ -271,6 +279,13 @@ mod tests {
         let health = build(&web(&local), &[&slice], &here()).health;
         assert_eq!(health.map(|(port, answer)| (port, answer.local_endpoints)), Some((31000, 1)));
         assert_eq!(build(&web(&json!({"healthCheckNodePort": 31000})), &[&slice], &here()).health, None);
+        // It still serves who comes, but nobody shall be sent.
+        let ending = json!({"ready": false, "serving": true, "terminating": true});
+        let last =
+            self::slice(&json!([{"addresses": ["10.244.1.1"], "nodeName": "a", "conditions": ending}]));
+        let model = build(&web(&local), &[&last], &here());
+        assert_eq!(ips(&model.ports[0].external), ["10.244.1.1:8080"]);
+        assert_eq!(model.health.map(|(_, answer)| answer.local_endpoints), Some(0));
     }
 
     #[test]

@@ -48,11 +48,12 @@ pub(super) fn jumps() -> Vec<Jump> {
     for from in ["INPUT", "FORWARD", "OUTPUT"] {
         jumps.push(filter(from, "kubernetes load balancer firewall", PROXY_FIREWALL));
     }
+    // That from OUTPUT is none of kube-proxy's: without it, this host's own packets to an address without endpoints would leave it.
     for from in ["INPUT", "FORWARD", "OUTPUT"] {
         jumps.push(filter(from, "kubernetes externally-visible service portals", EXTERNAL_SERVICES));
     }
     jumps.push(jump(Table::Filter, "INPUT", false, "kubernetes health check service ports", NODE_PORTS));
-    for from in ["INPUT", "FORWARD", "OUTPUT"] {
+    for from in ["FORWARD", "OUTPUT"] {
         jumps.push(filter(from, "kubernetes service portals", SERVICES));
     }
     jumps.push(jump(Table::Filter, "FORWARD", false, "kubernetes forwarding rules", FORWARD));

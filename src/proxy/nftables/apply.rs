@@ -6,7 +6,9 @@ use netlink::nft::{Change, CommitError, Family, Monitor, Socket, TableName, Tabl
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{Layout, Programmed, Role, TABLE, plan, plan::Plan, plan_all_on, plan_deletions};
+use super::{
+    Layout, Programmed, Role, TABLE, names::UPSTREAMS_TABLE, plan, plan::Plan, plan_all_on, plan_deletions,
+};
 use crate::{
     apply::{Config, Heard, Key, ProxyError, Rules, WriteError, Written},
     model::{Pods, ServiceModel},
@@ -154,7 +156,11 @@ impl<K: Key> Rules<K> for Nftables<K> {
 }
 
 fn name(family: Family) -> TableName {
-    TableName { family, name: TABLE.to_string() }
+    named(family, TABLE)
+}
+
+fn named(family: Family, name: &str) -> TableName {
+    TableName { family, name: name.to_string() }
 }
 
 /// Removes our tables. False where there was none.
@@ -162,11 +168,24 @@ fn name(family: Family) -> TableName {
 /// # Errors
 /// When the kernel refuses.
 pub async fn remove_tables() -> Result<bool, CommitError> {
+    remove(TABLE).await
+}
+
+/// Removes the tables of kube-proxy's mode nftables: two that translate are one too many. False where there was none.
+///
+/// # Errors
+/// When the kernel refuses.
+pub async fn remove_upstreams_tables() -> Result<bool, CommitError> {
+    remove(UPSTREAMS_TABLE).await
+}
+
+async fn remove(name: &str) -> Result<bool, CommitError> {
     let mut socket = Socket::open()?;
     let mut removed = false;
     for family in [Family::Ip, Family::Ip6] {
-        if socket.state(&name(family)).await?.is_some() {
-            let transaction = Transaction { table: name(family), changes: vec![Change::DeleteTable] };
+        let table = named(family, name);
+        if socket.state(&table).await?.is_some() {
+            let transaction = Transaction { table, changes: vec![Change::DeleteTable] };
             socket.commit(&transaction).await?;
             removed = true;
         }

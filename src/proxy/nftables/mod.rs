@@ -11,7 +11,7 @@ mod names;
 mod plan;
 mod render;
 
-pub use apply::{Nftables, remove_tables};
+pub use apply::{Nftables, remove_tables, remove_upstreams_tables};
 pub(crate) use base::MASQUERADE_BIT;
 pub use names::TABLE;
 pub use plan::{Plan, Programmed, Retired, plan, plan_all, plan_all_on, plan_deletions};

@@ -9,6 +9,8 @@ use crate::model::{Endpoint, Pool, PortModel};
 
 /// Ours as a whole, one in each address family.
 pub const TABLE: &str = "coracle-proxy";
+/// kube-proxy's in its mode nftables.
+pub(super) const UPSTREAMS_TABLE: &str = "kube-proxy";
 
 pub(super) const SERVICES: &str = "services";
 pub(super) const MARK: &str = "mark-for-masquerade";

@@ -464,6 +464,34 @@ fn pods_are_masqueraded_too_where_all_are_to_be() {
     });
 }
 
+#[test]
+fn what_kube_proxy_left_of_its_other_modes_goes() {
+    on_a_node(async |_bed| {
+        let leave = || {
+            run("nft add table ip kube-proxy; nft add table ip6 kube-proxy; nft add chain ip kube-proxy services
+                 nft add table ip stranger
+                 iptables-nft -w -N KUBE-IPVS-FILTER; iptables-nft -w -A INPUT -j KUBE-IPVS-FILTER
+                 iptables-nft -w -N KUBE-NODE-PORT; iptables-nft -w -A KUBE-IPVS-FILTER -j KUBE-NODE-PORT
+                 iptables-nft -w -N KUBE-FIREWALL; iptables-nft -w -A INPUT -j KUBE-FIREWALL");
+        };
+        let gone = || {
+            run("! nft list ruleset | grep -E 'kube-proxy|KUBE-IPVS-FILTER|KUBE-NODE-PORT'
+                 nft list ruleset | grep -q 'jump KUBE-FIREWALL'
+                 nft list table ip stranger >/dev/null
+                 iptables-nft -w -F INPUT; iptables-nft -w -X KUBE-FIREWALL");
+        };
+        leave();
+        let mut rules = nftables().await;
+        rules.write_all(&[(1, service(1, &[1]))]).await.unwrap();
+        assert!(proxy::after_switch_to(Mode::Nftables, (30000, 32767)).await);
+        gone();
+        assert!(rules.audit().await.unwrap());
+        leave();
+        assert!(proxy::cleanup((30000, 32767)).await.is_empty());
+        gone();
+    });
+}
+
 /// Writes the same in one mode after the other, as starts with another configuration do.
 async fn switch(bed: &Bed, mode: Mode) {
     let services = [(1, service(1, &[1, 2])), (2, service(2, &[]))];

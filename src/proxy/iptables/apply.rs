@@ -51,9 +51,7 @@ impl<K: Ord + Clone> Iptables<K> {
         for family in &config.families {
             let ipv6 = matches!(family, Family::Ip6);
             let tools = Tools::of(ipv6, flavour);
-            let flavour = tools.flavour().await?;
-            tools.refuse_clash(flavour).await?;
-            nft &= flavour == Flavour::Nft;
+            nft &= tools.settle().await? == Flavour::Nft;
             let layout = Layout { ipv6, pods: Pods::of(&config.pod_ranges, ipv6, config.masquerade_all) };
             families.push(FamilyRules { tools, layout, programmed: Programmed::default() });
         }
@@ -83,6 +81,8 @@ impl<K: Key> Rules<K> for Iptables<K> {
     async fn write_all(&mut self, services: &[(K, ServiceModel)]) -> Result<Written<K>, WriteError> {
         let mut written = Written::default();
         for family in &mut self.families {
+            // The machine's choice may have changed since the start, and somebody may have filled the other one.
+            family.tools.settle().await?;
             let saved = family.tools.saved().await?;
             let plan = plan_all(services.iter().map(|(key, model)| (key, model)), &saved, family.layout);
             written.add(family.restore(plan).await?);

@@ -180,11 +180,18 @@ pub async fn remove_upstreams_tables() -> Result<bool, CommitError> {
 }
 
 async fn remove(name: &str) -> Result<bool, CommitError> {
-    let mut socket = Socket::open()?;
     let mut removed = false;
     for family in [Family::Ip, Family::Ip6] {
         let table = named(family, name);
-        if socket.state(&table).await?.is_some() {
+        let mut socket = match Socket::open() {
+            Err(error) if error.is_unsupported() => return Ok(false),
+            socket => socket?,
+        };
+        let state = match socket.state(&table).await {
+            Err(error) if error.is_unsupported() => None,
+            state => state?,
+        };
+        if state.is_some() {
             let transaction = Transaction { table, changes: vec![Change::DeleteTable] };
             socket.commit(&transaction).await?;
             removed = true;

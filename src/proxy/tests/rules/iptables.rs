@@ -250,6 +250,14 @@ fn rules_of_services_in_the_other_packet_filter_are_refused_and_removed() {
         let Err(error) = Iptables::<u8>::open_in(&config, Some(Flavour::Nft)).await else {
             panic!("two packet filters would translate")
         };
+        // Also where that came later.
+        let mut other: Iptables<u8> = {
+            assert!(proxy::iptables::remove_chains().await.unwrap());
+            Iptables::open_in(&config, Some(Flavour::Nft)).await.unwrap()
+        };
+        rules.write_all(&[(1, service(1, &[1]))]).await.unwrap();
+        let late = other.write_all(&[(1, service(1, &[1]))]).await.expect_err("two would translate");
+        assert_eq!(late.to_string(), error.to_string());
         let error = error.to_string();
         assert!(error.contains("update-alternatives --set iptables /usr/sbin/iptables-legacy"), "{error}");
         assert!(proxy::iptables::remove_chains().await.unwrap());

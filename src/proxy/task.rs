@@ -194,6 +194,8 @@ impl<R: Rules<ObjectKey>> Proxy<R> {
             if due.anew.is_some() {
                 self.health.send_modify(|health| health.pend(now));
             } else if wrote {
+                let audit = self.rules.audit_after_write().map(|after| now + after);
+                due.audit = audit.into_iter().chain([due.audit]).min().unwrap_or(due.audit);
                 self.health.send_modify(|health| health.wrote(now));
             }
         }
@@ -312,10 +314,10 @@ mod tests {
     use super::*;
     use crate::{Written, ipvs::Scheduler};
 
-    /// Notes when everything was written; each write is refused, or none. Somebody else meddles every 10 ms.
+    /// Notes when everything was written; each write is refused, or none. Somebody else meddles every 10 ms, or unheard.
     struct Scripted {
         refused: bool,
-        heard: Heard,
+        heard: Option<Heard>,
         writes: Arc<Mutex<Vec<Instant>>>,
     }
 
@@ -337,7 +339,14 @@ mod tests {
 
         async fn heard(&mut self) -> io::Result<Heard> {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            Ok(self.heard)
+            match self.heard {
+                Some(heard) => Ok(heard),
+                None => std::future::pending().await,
+            }
+        }
+
+        fn audit_after_write(&self) -> Option<Duration> {
+            self.heard.is_none().then_some(Duration::from_secs(5))
         }
 
         async fn audit(&mut self) -> Result<bool, WriteError> {
@@ -359,7 +368,7 @@ mod tests {
     }
 
     /// How many milliseconds were between the first full writes of a minute.
-    async fn waits(refused: bool, heard: Heard) -> Vec<u128> {
+    async fn waits(refused: bool, heard: Option<Heard>) -> Vec<u128> {
         let scope = Scope::root("test");
         let nowhere = Endpoint::new("http://127.0.0.1:1".parse().unwrap(), None, Credentials::None);
         let cache = Cache::new(connect(nowhere, &scope).unwrap().0, &scope);
@@ -393,7 +402,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_refused_write_is_repeated_ever_later_whatever_wakes_the_loop() {
         for heard in [Heard::Perhaps, Heard::Broken] {
-            let waits = waits(true, heard).await;
+            let waits = waits(true, Some(heard)).await;
             assert!(waits.len() < 12, "{waits:?}");
             assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]), "{waits:?}");
         }
@@ -401,7 +410,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_undoes_what_is_written_is_answered_with_a_pause() {
-        let waits = waits(false, Heard::Broken).await;
+        let waits = waits(false, Some(Heard::Broken)).await;
         assert!(waits.len() > 50 && waits.iter().all(|wait| *wait >= 1000), "{waits:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_heard_of_during_a_write_is_looked_for_soon_after() {
+        let waits = waits(false, None).await;
+        assert!(waits.len() > 10 && waits.iter().all(|wait| *wait < 6000), "{waits:?}");
     }
 }

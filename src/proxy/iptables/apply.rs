@@ -19,6 +19,7 @@ use crate::{
 /// Where nobody tells of changes: how long a flush by somebody else may stay unseen.
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
 const QUIET_AUDIT_EVERY: Duration = Duration::from_secs(60);
+const AUDIT_AFTER_WRITE: Duration = Duration::from_secs(5);
 
 /// The rules of all families in this network namespace.
 #[derive(Debug)]
@@ -123,6 +124,11 @@ impl<K: Key> Rules<K> for Iptables<K> {
 
     fn audit_every(&self) -> Duration {
         if self.monitor.is_some() { QUIET_AUDIT_EVERY } else { AUDIT_EVERY }
+    }
+
+    fn audit_after_write(&self) -> Option<Duration> {
+        // Our own changes are forgotten with all that was told while they were made.
+        self.monitor.is_some().then_some(AUDIT_AFTER_WRITE)
     }
 
     fn tidy_after(&self) -> Option<Duration> {

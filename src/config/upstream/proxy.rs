@@ -222,7 +222,11 @@ fn ipvs(config: &mut Config, mut section: Section<'_>) {
         section.moot(field);
     }
     section.only("strictARP", &["false"], "how the kernel answers ARP is left as it is");
-    section.only("excludeCIDRs", &["[]"], "all virtual servers that are not of Services go");
+    section.only(
+        "excludeCIDRs",
+        &["[]"],
+        "virtual servers at addresses that are no Service's are left alone",
+    );
     for field in ["tcpTimeout", "tcpFinTimeout", "udpTimeout"] {
         section.only(field, &["0s"], "the kernel's time limits are left as they are");
     }
@@ -267,7 +271,7 @@ impl FromStr for Ranges {
 fn rules(config: &mut Config, mut section: Section<'_>) {
     config.proxy.masquerade_all |= section.bool("masqueradeAll").unwrap_or_default();
     section.only("masqueradeBit", &["14"], "which bit marks packets is not settable");
-    section.only("localhostNodePorts", &["true", "false"], "node ports answer where the mode lets them");
+    section.only("localhostNodePorts", &["true", "false"], "node ports never answer at loopback");
     section.moot("syncPeriod");
     section.moot("minSyncPeriod");
     section.finish();

@@ -79,7 +79,7 @@ pub enum IptablesError {
     #[error(
         "`{program}` speaks to the {used} packet filter, but rules of Services are in the {other} one too, where it does not see \
          them, and packets would meet both; take {other} with `update-alternatives --set {program} /usr/sbin/{program}-{other}`, \
-         or remove those rules with `coracle reset` or a restart of the machine"
+         or remove all rules of Services with `coracle kube-proxy --cleanup` (pods stay)"
     )]
     Clash { program: &'static str, used: Flavour, other: Flavour },
 }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use lifecycle::Workers;
 use netlink::{ipvs::VirtualServer, nft::Family};
 use tokio::process::Command;
 
@@ -24,6 +25,9 @@ use crate::{
 
 /// How often it is looked whether the last connection of a real server ended.
 const DRAINED_AFTER: Duration = Duration::from_secs(15);
+const LOADED_WITHIN: Duration = Duration::from_secs(30);
+/// Thousands of servers are asked for one by one.
+const VISITED_WITHIN: Duration = Duration::from_secs(120);
 
 /// IPVS of this network namespace.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub struct Ipvs<K: Ord> {
     families: Vec<bool>,
     /// What is left of plans: see [`super::Plan`].
     draining: BTreeSet<VirtualServer>,
+    /// One: a visit that was given up must not come between those after it.
+    workers: Workers,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,11 +54,13 @@ impl<K: Ord + Clone> Ipvs<K> {
     /// # Errors
     /// When the kernel has no IPVS or no dummy links, with what helps.
     pub async fn open(config: &Config) -> Result<Self, ProxyError> {
-        let mut prepared = visit(|| Kernel::prepare().map(drop)).await;
+        let workers = Workers::new(1);
+        let mut prepared = visit(&workers, || Kernel::prepare().map(drop)).await;
         if matches!(prepared, Err(IpvsError::NoModule(_))) {
             // Where it is only not loaded yet. That it fails is told by the second look.
-            drop(Command::new("modprobe").args(["--quiet", "ip_vs"]).status().await);
-            prepared = visit(|| Kernel::prepare().map(drop)).await;
+            let load = Command::new("modprobe").args(["--quiet", "ip_vs"]).kill_on_drop(true).status();
+            drop(tokio::time::timeout(LOADED_WITHIN, load).await);
+            prepared = visit(&workers, || Kernel::prepare().map(drop)).await;
         }
         prepared.map_err(ProxyError::Ipvs)?;
         Ok(Self {
@@ -61,6 +69,7 @@ impl<K: Ord + Clone> Ipvs<K> {
             settings: Settings { scheduler: config.scheduler, node_ports: config.node_ports },
             families: config.families.iter().map(|family| matches!(family, Family::Ip6)).collect(),
             draining: BTreeSet::new(),
+            workers,
         })
     }
 
@@ -70,11 +79,12 @@ impl<K: Ord + Clone> Ipvs<K> {
     }
 }
 
-/// Runs on a thread that may block; the kernel answers within a bound.
+/// Runs on a thread that may block.
 async fn visit<T: Send + 'static>(
+    workers: &Workers,
     work: impl FnOnce() -> Result<T, IpvsError> + Send + 'static,
 ) -> Result<T, IpvsError> {
-    tokio::task::spawn_blocking(work).await?
+    workers.run("ipvs", VISITED_WITHIN, work).await?
 }
 
 /// What is to be done to some entrances and addresses.
@@ -216,7 +226,7 @@ impl<K: Key> Rules<K> for Ipvs<K> {
         let wanted: BTreeSet<IpAddr> = ports.flat_map(PortModel::entrances).filter_map(address).collect();
         let (settings, desired) = (self.settings, self.desired());
         // Before the table: what translated in the mode before is in it, and goes when it is written.
-        let visited = visit(move || settings.write_all(&wanted, &desired)).await?;
+        let visited = visit(&self.workers, move || settings.write_all(&wanted, &desired)).await?;
         self.draining = visited.draining;
         let written = self.table.write_all_on(&visited.node, services).await?;
         visited.refused.map_or(Ok(()), Err)?;
@@ -240,7 +250,7 @@ impl<K: Key> Rules<K> for Ipvs<K> {
             return Ok(written);
         }
         let settings = self.settings;
-        let visited = visit(move || settings.write(&change)).await?;
+        let visited = visit(&self.workers, move || settings.write(&change)).await?;
         self.draining.extend(visited.draining);
         visited.refused.map_or(Ok(()), Err)?;
         Ok(Written { changes: written.changes + visited.changes, ..written })
@@ -254,7 +264,8 @@ impl<K: Key> Rules<K> for Ipvs<K> {
         let (settings, desired) = (self.settings, self.desired());
         let wanted: BTreeSet<IpAddr> = self.table.addresses().collect();
         let shared = self.table.shared_addresses();
-        Ok(self.table.audit().await? && visit(move || settings.is_right(&wanted, &shared, &desired)).await?)
+        Ok(self.table.audit().await?
+            && visit(&self.workers, move || settings.is_right(&wanted, &shared, &desired)).await?)
     }
 
     fn tidy_after(&self) -> Option<Duration> {
@@ -269,7 +280,7 @@ impl<K: Key> Rules<K> for Ipvs<K> {
         }
         let (settings, entrances) = (self.settings, self.desired());
         let draining = std::mem::take(&mut self.draining);
-        let visited = visit(move || {
+        let visited = visit(&self.workers, move || {
             let mut kernel = Kernel::open()?;
             let node = kernel.addresses()?.node;
             let mut desired = expand(&entrances, &node);
@@ -288,7 +299,7 @@ impl<K: Key> Rules<K> for Ipvs<K> {
 /// # Errors
 /// When the kernel refuses.
 pub async fn remove_servers(node_ports: (u16, u16)) -> Result<bool, IpvsError> {
-    visit(move || {
+    visit(&Workers::new(1), move || {
         if !has_link()? {
             return Ok(false);
         }

@@ -84,10 +84,10 @@ impl<K: Ord> Table<K> {
         K: Clone,
     {
         state.is_some_and(|state| {
-            let chain = |(name, count): (&str, usize)| state.chains.get(name) == Some(&count);
+            let chain = |(name, count): (String, usize)| state.chains.get(&name) == Some(&count);
             let map = |(name, count): (&str, usize)| state.sets.get(name) == Some(&count);
-            self.programmed.rule_counts().into_iter().all(chain)
-                && self.programmed.element_counts().into_iter().all(map)
+            self.programmed.rule_counts(self.layout).into_iter().all(chain)
+                && self.programmed.element_counts(self.layout).into_iter().all(map)
         })
     }
 

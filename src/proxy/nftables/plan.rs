@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
 };
 
-use netlink::nft::{Chain, Change, Data, Element, Rule, TableName, Transaction, Verdict};
+use netlink::nft::{Chain, Change, Data, Element, Rule, TableName, TableState, Transaction, Verdict};
 
 use super::{
     base::base,
@@ -217,14 +217,17 @@ impl<K: Ord + Clone> Programmed<K> {
 
     /// How many rules each of our chains has, to hold against what the kernel counts.
     #[must_use]
-    pub fn rule_counts(&self) -> BTreeMap<&str, usize> {
+    pub fn rule_counts(&self, layout: Layout) -> BTreeMap<String, usize> {
+        let shared = Transaction { table: table(layout), changes: base(layout) };
+        let mut counts = TableState::after(&shared).chains;
         let chains = self.held.own().flat_map(|own| &own.chains);
-        chains.map(|(name, rules)| (name.as_str(), rules.len())).collect()
+        counts.extend(chains.map(|(name, rules)| (name.clone(), rules.len())));
+        counts
     }
 
-    /// How many elements each shared map has, to hold against what the kernel counts.
+    /// How many elements each shared map and set has, to hold against what the kernel counts.
     #[must_use]
-    pub fn element_counts(&self) -> BTreeMap<&'static str, usize> {
+    pub fn element_counts(&self, layout: Layout) -> BTreeMap<&'static str, usize> {
         let mut counts: BTreeMap<&'static str, usize> =
             [SERVICE_IPS, SERVICE_NODE_PORTS, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS]
                 .map(|map| (map, 0))
@@ -233,6 +236,10 @@ impl<K: Ord + Clone> Programmed<K> {
             for (map, _) in places(*entrance, Some(elements)) {
                 *counts.entry(map).or_default() += 1;
             }
+        }
+        if layout.role == Role::BesideIpvs {
+            let members = self.addresses.keys().filter(|ip| !self.node.contains(ip)).count();
+            counts.extend([(SERVICE_ADDRESSES, members), (HAIRPINS, self.hairpins.len())]);
         }
         counts
     }

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use netlink::nft::{Family, Socket};
 use proptest::prelude::*;
 use proxy::{
+    Rules,
     model::ServiceModel,
-    nftables::{Layout, Programmed, Role, plan, plan_all, plan_all_on, plan_deletions},
+    nftables::{Layout, Nftables, Programmed, Role, plan, plan_all, plan_all_on, plan_deletions},
 };
 
 use crate::{
-    bed::in_namespace,
+    bed::{in_namespace, run},
     models::{any_service, local_targets, numbered, one_of_each, pods, service},
     table::Table,
 };
@@ -65,9 +66,9 @@ proptest! {
         let all = plan_all(&services, layout());
         fresh.commit(&all.transaction).map_err(TestCaseError::fail)?;
         prop_assert_eq!(table, fresh);
-        let counts = programmed.element_counts();
+        let counts = programmed.element_counts(layout());
         programmed.accept(all);
-        prop_assert_eq!(counts, programmed.element_counts());
+        prop_assert_eq!(counts, programmed.element_counts(layout()));
     }
 }
 
@@ -164,19 +165,32 @@ fn beside_ipvs_allowed_clients_from_outside_are_not_sent_to_other_nodes_under_a_
 #[test]
 fn the_kernel_has_the_rules_that_we_count() {
     in_namespace(async || {
-        let mut socket = Socket::open().unwrap();
-        let mut programmed = Programmed::default();
-        let services: BTreeMap<u8, ServiceModel> = (0..50).map(|n| (n, service(n, &[1, 2]))).collect();
-        let all = plan_all(&services, layout());
-        let table = all.transaction.table.clone();
-        socket.commit(&all.transaction).await.unwrap();
-        programmed.accept(all);
-        let state = socket.state(&table).await.unwrap().unwrap();
-        for (chain, count) in programmed.rule_counts() {
-            assert_eq!(state.chains.get(chain), Some(&count), "{chain}");
+        for role in [Role::Translate, Role::BesideIpvs] {
+            let layout = Layout { role, ..layout() };
+            let mut socket = Socket::open().unwrap();
+            let mut programmed = Programmed::default();
+            let services: BTreeMap<u8, ServiceModel> = (0..50).map(|n| (n, service(n, &[1, 2]))).collect();
+            let all = plan_all_on(["10.96.0.7".parse().unwrap()].into(), &services, layout);
+            let table = all.transaction.table.clone();
+            socket.commit(&all.transaction).await.unwrap();
+            programmed.accept(all);
+            let state = socket.state(&table).await.unwrap().unwrap();
+            assert_eq!(state.chains, programmed.rule_counts(layout));
+            for (map, count) in programmed.element_counts(layout) {
+                assert_eq!(state.sets.get(map), Some(&count), "{map}");
+            }
+            assert_eq!(state.sets.len(), programmed.element_counts(layout).len(), "no set goes uncounted");
         }
-        for (map, count) in programmed.element_counts() {
-            assert_eq!(state.sets.get(map), Some(&count), "{map}");
-        }
+    });
+}
+
+#[test]
+fn an_audit_misses_a_rule_that_all_services_share() {
+    in_namespace(async || {
+        let mut rules: Nftables<u8> = Nftables::open(&crate::bed::config(), Role::Translate).unwrap();
+        rules.write_all(&[(1, service(1, &[1]))]).await.unwrap();
+        assert!(rules.audit().await.unwrap());
+        run("nft flush chain ip coracle-proxy nat-postrouting");
+        assert!(!rules.audit().await.unwrap());
     });
 }

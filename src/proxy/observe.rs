@@ -106,6 +106,14 @@ impl World {
     }
 }
 
+/// Whether packets that conntrack takes for no connection's are kept from passing: not where it is told to be liberal, since it
+/// then takes those that are late for their connection's.
+pub(crate) fn drops_invalid() -> bool {
+    // Without conntrack there is no such setting yet, and its default is not to be.
+    let liberal = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal");
+    liberal.map_or(true, |value| value.trim() == "0")
+}
+
 fn is_ours(service: &Service) -> bool {
     let labels = service.metadata.labels.as_ref();
     !labels.is_some_and(|labels| labels.contains_key(SERVICE_NAME) || labels.contains_key(HEADLESS))

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     apply::{Config, Heard, Key, Rules, WriteError, Written},
     model::{Pods, ServiceModel},
+    observe::drops_invalid,
 };
 
 /// Where nobody tells of changes: how long a flush by somebody else may stay unseen.
@@ -53,7 +54,8 @@ impl<K: Ord + Clone> Iptables<K> {
             let ipv6 = matches!(family, Family::Ip6);
             let tools = Tools::of(ipv6, flavour);
             nft &= tools.settle().await? == Flavour::Nft;
-            let layout = Layout { ipv6, pods: Pods::of(&config.pod_ranges, ipv6, config.masquerade_all) };
+            let pods = Pods::of(&config.pod_ranges, ipv6, config.masquerade_all);
+            let layout = Layout { ipv6, pods, drop_invalid: drops_invalid() };
             families.push(FamilyRules { tools, layout, programmed: Programmed::default() });
         }
         // Without it, audits find the same, later.

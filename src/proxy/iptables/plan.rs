@@ -18,6 +18,8 @@ use crate::{
 pub struct Layout {
     pub ipv6: bool,
     pub pods: Pods,
+    /// Whether packets that conntrack takes for no connection's are not forwarded.
+    pub drop_invalid: bool,
 }
 
 /// What the kernel has, as far as we know: what the last successful restores made.
@@ -70,7 +72,7 @@ pub fn plan_all<'a, K: Ord + Clone + 'a>(
         for jump in jumps().iter().rev().filter(|jump| jump.table == *table) {
             section.insert(jump.from, &jump.rule);
         }
-        for (_, chain, rule) in rules(layout.ipv6).iter().filter(|(of, ..)| of == table) {
+        for (_, chain, rule) in rules(layout).iter().filter(|(of, ..)| of == table) {
             section.append(chain, rule);
         }
         if *table == Table::Nat {
@@ -190,7 +192,7 @@ impl<K: Ord + Clone> Programmed<K> {
         for table in Table::ALL {
             counts.extend(chains(table).iter().map(|chain| ((table, *chain), 0)));
         }
-        for (table, chain, _) in rules(layout.ipv6) {
+        for (table, chain, _) in rules(layout) {
             *counts.entry((table, chain)).or_default() += 1;
         }
         for shared in self.held.winners().flat_map(|(_, rules)| rules) {

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     apply::{Config, Heard, Key, ProxyError, Rules, WriteError, Written},
     model::{Pods, ServiceModel},
+    observe::drops_invalid,
 };
 
 /// Emptied chains are deleted this long after the last change: not in the way of the next one.
@@ -38,9 +39,11 @@ impl<K: Ord + Clone> Nftables<K> {
     pub fn open(config: &Config, role: Role) -> Result<Self, ProxyError> {
         let socket = Socket::open().map_err(ProxyError::Nftables)?;
         let monitor = Monitor::open(TABLE, &socket).map_err(ProxyError::Nftables)?;
+        let drop_invalid = drops_invalid();
         let table = |family: &Family| {
             let pods = Pods::of(&config.pod_ranges, matches!(family, Family::Ip6), config.masquerade_all);
-            Table { layout: Layout { family: *family, pods, role }, programmed: Programmed::default() }
+            let layout = Layout { family: *family, pods, role, drop_invalid };
+            Table { layout, programmed: Programmed::default() }
         };
         Ok(Self { socket, monitor, tables: config.families.iter().map(table).collect() })
     }

@@ -138,6 +138,12 @@ fn rules(layout: Layout) -> Vec<Rule> {
         Rule::new(REFUSE, [Statement::Reject(Reject::PortUnreachable)]),
         Rule::new(DISCARD, [Statement::Do(Verdict::Drop)]),
     ]);
+    if layout.drop_invalid {
+        // They would pass untranslated, an endpoint's answer with the endpoint's own address, which its client resets.
+        let (forward, _) = FILTERS[1];
+        let invalid = Statement::CtState(ct_state::INVALID);
+        rules.push(Rule::new(forward, [invalid, Statement::Do(Verdict::Drop)]));
+    }
     for (chain, _) in FILTERS {
         let fresh = Statement::CtState(ct_state::NEW);
         rules.push(Rule::new(chain, [fresh.clone(), by_address(NO_ENDPOINT_IPS)]));

@@ -56,6 +56,8 @@ pub struct Layout {
     pub family: Family,
     pub pods: Pods,
     pub role: Role,
+    /// Whether packets that conntrack takes for no connection's are not forwarded.
+    pub drop_invalid: bool,
 }
 
 impl Layout {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 fn layout() -> Layout {
-    Layout { ipv6: false, pods: pods() }
+    Layout { ipv6: false, pods: pods(), drop_invalid: true }
 }
 
 /// Rules by chain, by table.
@@ -122,6 +122,14 @@ fn one_service_of_each_sort_renders_as_written_down() {
     let services = one_of_each();
     let plan = plan_all(services.iter().map(|(key, model)| (key, model)), &Saved::default(), layout());
     insta::assert_snapshot!("iptables", plan.restore.to_string());
+}
+
+#[test]
+fn what_is_no_connections_is_dropped_unless_conntrack_is_liberal() {
+    for drop_invalid in [true, false] {
+        let plan = plan_all::<u8>([], &Saved::default(), Layout { drop_invalid, ..layout() });
+        assert_eq!(plan.restore.to_string().contains("--ctstate INVALID -j DROP"), drop_invalid);
+    }
 }
 
 #[test]

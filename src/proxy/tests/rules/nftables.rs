@@ -17,7 +17,7 @@ use crate::{
 };
 
 fn layout() -> Layout {
-    Layout { family: Family::Ip, pods: pods(), role: Role::Translate }
+    Layout { family: Family::Ip, pods: pods(), role: Role::Translate, drop_invalid: true }
 }
 
 #[test]
@@ -160,6 +160,30 @@ fn beside_ipvs_allowed_clients_from_outside_are_not_sent_to_other_nodes_under_a_
     };
     assert_eq!(sources(&[]), ["203.0.113.0/24 goto insiders-only"]);
     assert_eq!(sources(&[1]), ["203.0.113.0/24 return"]);
+}
+
+#[test]
+fn what_is_no_connections_is_dropped_unless_conntrack_is_liberal() {
+    let drops = |layout| {
+        let text = plan_all([(&1, &service(1, &[1]))], layout).transaction.render();
+        text.lines().any(|line| line.ends_with("filter-forward ct state invalid drop"))
+    };
+    for role in [Role::Translate, Role::BesideIpvs] {
+        assert!(drops(Layout { role, ..layout() }));
+        assert!(!drops(Layout { role, drop_invalid: false, ..layout() }));
+    }
+    in_namespace(async || {
+        let set = |value| run(&format!("echo {value} > /proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal"));
+        for (liberal, drops) in [(1, "!"), (0, "")] {
+            set(liberal);
+            let mut rules: Nftables<u8> = Nftables::open(&crate::bed::config(), Role::Translate).unwrap();
+            rules.write_all(&[]).await.unwrap();
+            run(&format!(
+                "{drops} nft list chain ip coracle-proxy filter-forward | grep -q 'ct state invalid drop'"
+            ));
+            assert!(rules.audit().await.unwrap());
+        }
+    });
 }
 
 #[test]

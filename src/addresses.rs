@@ -90,8 +90,10 @@ fn has_other_network(config: &Config) -> bool {
 fn host_networks() -> Result<Vec<HostNetwork>, RequestError> {
     let mut host = Socket::open()?;
     let mut networks = BTreeSet::new();
-    for address in host.addresses(None)? {
-        if !address.addr().is_loopback() {
+    // Its addresses are Services' own.
+    let services = host.link(proxy::ipvs::LINK)?.map(|link| link.index);
+    for (link, address) in host.addresses_by_link()? {
+        if !address.addr().is_loopback() && Some(link) != services {
             networks.insert(HostNetwork { net: address.trunc(), what: format!("the address {address}") });
         }
     }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Node;
 use lifecycle::{BoxError, Scope};
 use serde_json::json;
 use streaming::serve::{Limits, serve_plain};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tracing::{info, warn};
 
 const LIMITS: Limits = Limits { connections: 64, drain: Duration::from_secs(1) };
@@ -27,6 +27,8 @@ pub(crate) enum Of {
         /// Holds this node, once it is known.
         node: Store<Node>,
         name: String,
+        /// How its writes go.
+        writes: watch::Receiver<proxy::Health>,
     },
 }
 
@@ -41,25 +43,44 @@ impl Of {
         }
         match (self, path) {
             (Self::Kubelet, "/healthz" | "/healthz/ping") => (StatusCode::OK, TEXT, "ok".into()),
-            (Self::Proxy { node, name }, "/healthz" | "/livez") => {
-                of_proxy(path, node.get(&ObjectKey::cluster(name)).as_deref(), now)
+            (Self::Proxy { node, name, writes }, "/healthz" | "/livez") => {
+                let writes = Writes::of(&writes.borrow(), now);
+                of_proxy(path, node.get(&ObjectKey::cluster(name)).as_deref(), &writes, now)
             }
             _ => (StatusCode::NOT_FOUND, TEXT, "404 page not found\n".into()),
         }
     }
 }
 
-/// As upstream: a node that goes takes no new traffic, but its proxy is alive until it has gone.
-fn of_proxy(path: &str, node: Option<&Node>, now: Timestamp) -> Answer {
-    let mut body = json!({"lastUpdated": now, "currentTime": now, "healthy": true});
-    let mut code = StatusCode::OK;
+/// Whether the rules of Services follow them, and until when they did.
+struct Writes {
+    healthy: bool,
+    updated: Timestamp,
+}
+
+impl Writes {
+    fn of(health: &proxy::Health, now: Timestamp) -> Self {
+        let clock = Instant::now();
+        let healthy = health.is_healthy(clock);
+        // As upstream: rules that wait for nothing are as new as the answer.
+        let since =
+            health.written.filter(|_| !healthy).map(|written| clock.saturating_duration_since(written));
+        let updated = since.and_then(|since| now.checked_sub(since).ok()).unwrap_or(now);
+        Self { healthy, updated }
+    }
+}
+
+/// As upstream: a node that goes takes no new traffic, but its proxy is alive until it has gone. Neither is one whose rules
+/// wait to be written for too long.
+fn of_proxy(path: &str, node: Option<&Node>, writes: &Writes, now: Timestamp) -> Answer {
+    let mut body = json!({"lastUpdated": writes.updated, "currentTime": now, "healthy": writes.healthy});
+    let mut serves = writes.healthy;
     if path != "/livez" {
         let eligible = is_eligible(node);
         body["nodeEligible"] = eligible.into();
-        if !eligible {
-            code = StatusCode::SERVICE_UNAVAILABLE;
-        }
+        serves &= eligible;
     }
+    let code = if serves { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, "application/json", body.to_string())
 }
 
@@ -126,14 +147,16 @@ mod tests {
         ))));
     }
 
-    #[test]
-    fn a_proxy_whose_node_takes_no_traffic_is_alive() {
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_whose_node_takes_no_traffic_is_alive_and_one_whose_rules_wait_is_not() {
         let now = "2026-11-21T10:00:00Z";
         let known: Node = serde_json::from_value(json!({"metadata": {"name": "n"}})).unwrap();
-        let ask = |path: &str, node: Option<&Node>| {
-            let (code, _, body) = of_proxy(path, node, now.parse().unwrap());
+        let told = |path: &str, node: Option<&Node>, health: &proxy::Health| {
+            let now = now.parse().unwrap();
+            let (code, _, body) = of_proxy(path, node, &Writes::of(health, now), now);
             (code.as_u16(), serde_json::from_str::<serde_json::Value>(&body).unwrap())
         };
+        let ask = |path: &str, node: Option<&Node>| told(path, node, &proxy::Health::default());
         let alive = json!({"lastUpdated": now, "currentTime": now, "healthy": true});
         let eligible = |said: bool| {
             let mut body = alive.clone();
@@ -143,6 +166,18 @@ mod tests {
         assert_eq!(ask("/livez", None), (200, alive.clone()));
         assert_eq!(ask("/healthz", None), (503, eligible(false)));
         assert_eq!(ask("/healthz", Some(&known)), (200, eligible(true)));
+
+        // Refused for longer than a minute.
+        tokio::time::advance(Duration::from_secs(600)).await;
+        let before = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds));
+        let stuck = proxy::Health { pending_since: before(100), written: before(120) };
+        for path in ["/livez", "/healthz"] {
+            let (code, body) = told(path, Some(&known), &stuck);
+            assert_eq!(
+                (code, &body["healthy"], body["lastUpdated"].as_str()),
+                (503, &json!(false), Some("2026-11-21T09:58:00Z"))
+            );
+        }
     }
 
     #[tokio::test]

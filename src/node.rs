@@ -272,4 +272,16 @@ mod tests {
         assert_eq!((told.node_status_update, told.max_parallel_image_pulls), (Duration::from_secs(4), 1));
         assert!(told.cluster_domain.is_empty() && told.cluster_dns.is_empty());
     }
+
+    #[test]
+    fn every_scheduler_of_ipvs_can_be_configured_and_no_other() {
+        for scheduler in proxy::ipvs::Scheduler::ALL {
+            let arguments = ["--kubeconfig=/k".to_string(), format!("--ipvs-scheduler={scheduler}")];
+            let asked = config::upstream::kube_proxy(&arguments, |_| Ok(String::new())).unwrap();
+            let config::upstream::Asked::Run(config) = asked else { panic!("{asked:?}") };
+            assert_eq!(proxy_config(&config, "n").scheduler, scheduler);
+        }
+        let arguments = ["--kubeconfig=/k", "--ipvs-scheduler=fo"].map(str::to_string);
+        assert!(config::upstream::kube_proxy(&arguments, |_| Ok(String::new())).is_err());
+    }
 }

@@ -22,7 +22,7 @@ use k8s_openapi::api::core::v1::Node;
 use lifecycle::{OnFailure, Scope, Supervisor};
 use network::Nodes;
 use pki::{Directory, Profile, tls::Serving};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tracing::info;
 
 use crate::{
@@ -157,17 +157,15 @@ pub(crate) async fn proxy(config: Config, stop: impl Future<Output = ()>) -> any
     let (client, _reconnect) = client::connect(endpoint, &connection)?;
     let reads = Scope::root("read cache");
     supervisor.adopt("read cache", reads.clone());
-    if let Some(address) = config.proxy.healthz {
-        let own = client::reflect::<Node>(&client, Selector::fields(format!("metadata.name={name}")), &reads);
-        start_health(
-            &mut supervisor,
-            "proxy health",
-            address,
-            health::Of::Proxy { node: own, name: name.clone() },
-        );
-    }
     node::set_oom_score(&config);
-    start_proxy(&mut supervisor, node::proxy_config(&config, &name), Cache::new(client, &reads));
+    let settings = node::proxy_config(&config, &name);
+    let writes = start_proxy(&mut supervisor, settings, Cache::new(client.clone(), &reads));
+    if let Some(address) = config.proxy.healthz {
+        let node =
+            client::reflect::<Node>(&client, Selector::fields(format!("metadata.name={name}")), &reads);
+        let of = health::Of::Proxy { node, name: name.clone(), writes };
+        start_health(&mut supervisor, "proxy health", address, of);
+    }
     run(supervisor, &format!("proxy of node {name} for the cluster at {server}"), stop).await
 }
 
@@ -283,11 +281,11 @@ fn start_node(config: &Config, cluster: Cluster, supervisor: &mut Supervisor) {
     let Cluster { place, client, reads, own, all, tls } = cluster;
     node::set_oom_score(config);
     if config.components.proxy {
+        let writes = start_proxy(supervisor, node::proxy_config(config, &place.name), reads.clone());
         if let (Some(address), Some(node)) = (config.proxy.healthz, own.clone()) {
-            let of = health::Of::Proxy { node, name: place.name.clone() };
+            let of = health::Of::Proxy { node, name: place.name.clone(), writes };
             start_health(supervisor, "proxy health", address, of);
         }
-        start_proxy(supervisor, node::proxy_config(config, &place.name), reads.clone());
     }
     if config.components.kubelet {
         // The network first: the kubelet ends no pod that the network could not take down.
@@ -434,9 +432,16 @@ fn start_dns(supervisor: &mut Supervisor, settings: dns::Config, client: Client,
     });
 }
 
-fn start_proxy(supervisor: &mut Supervisor, settings: proxy::Config, cache: Cache) {
+/// How its writes go is heard by who is returned.
+fn start_proxy(
+    supervisor: &mut Supervisor,
+    settings: proxy::Config,
+    cache: Cache,
+) -> watch::Receiver<proxy::Health> {
+    let (health, heard) = watch::channel(proxy::Health::default());
     supervisor.start("proxy", OnFailure::Restart, move |scope| {
-        let (settings, cache) = (settings.clone(), cache.clone());
-        async move { Ok(proxy::run(settings, &cache, scope).await?) }
+        let (settings, cache, health) = (settings.clone(), cache.clone(), health.clone());
+        async move { Ok(proxy::run(settings, &cache, health, scope).await?) }
     });
+    heard
 }

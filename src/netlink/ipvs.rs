@@ -51,6 +51,8 @@ const IPVS_DEST_ATTR_ADDR_FAMILY: u16 = 11;
 
 /// A client stays with its real server.
 const IP_VS_SVC_F_PERSISTENT: u32 = 1;
+/// Of the scheduler mh: the client's port counts too, so that one client reaches all real servers (`IP_VS_SVC_F_SCHED_MH_PORT`).
+const IP_VS_SVC_F_SCHED2: u32 = 0x10;
 /// The packet's destination is translated, and the answer's source back.
 const IP_VS_CONN_F_MASQ: u32 = 0;
 
@@ -229,7 +231,8 @@ fn write_key(writer: &mut Writer, server: &VirtualServer) {
 }
 
 fn full(server: &VirtualServer, choice: &Choice) -> Writer {
-    let flags = if choice.persistence.is_some() { IP_VS_SVC_F_PERSISTENT } else { 0 };
+    let persistent = choice.persistence.map_or(0, |_| IP_VS_SVC_F_PERSISTENT);
+    let flags = persistent | if choice.scheduler == "mh" { IP_VS_SVC_F_SCHED2 } else { 0 };
     let seconds = choice.persistence.map_or(0, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
     // Each client for itself: of IPv4 the mask, of IPv6 the length of the prefix.
     let mask = if server.address.is_ipv6() { 128 } else { u32::MAX };
@@ -328,6 +331,19 @@ mod tests {
             proto,
             port,
         })
+    }
+
+    #[test]
+    fn a_client_of_the_scheduler_mh_is_told_apart_by_its_port() {
+        let server = VirtualServer { address: [10, 96, 0, 1].into(), proto: Proto::Tcp, port: 80 };
+        let flags = |scheduler: &str| {
+            let choice = Choice { scheduler: scheduler.into(), persistence: Some(Duration::from_secs(9)) };
+            let bytes = full(&server, &choice).finish();
+            let inner = Reader::new(&bytes).get(IPVS_CMD_ATTR_SERVICE).unwrap();
+            Reader::new(inner).get(IPVS_SVC_ATTR_FLAGS).unwrap()[..4].to_vec()
+        };
+        assert_eq!(flags("mh"), 0x11_u32.to_ne_bytes());
+        assert_eq!(flags("sh"), 1_u32.to_ne_bytes());
     }
 
     #[test]

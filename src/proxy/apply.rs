@@ -83,6 +83,11 @@ pub trait Rules<K>: Send {
         Duration::from_secs(60)
     }
 
+    /// When to audit after a write, where what others do meanwhile is not heard of.
+    fn audit_after_write(&self) -> Option<Duration> {
+        None
+    }
+
     /// How long after a change something is to be taken away that nothing should use any more; `None` where nothing is left.
     fn tidy_after(&self) -> Option<Duration>;
 

@@ -33,4 +33,5 @@ mod task;
 pub use apply::{Config, Heard, Key, Mode, ProxyError, Rules, WriteError, Written};
 pub use claims::Shadowed;
 pub use cleanup::{after_switch_to, cleanup};
+pub use health::Health;
 pub use task::run;

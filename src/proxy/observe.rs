@@ -1,6 +1,10 @@
 //! Reads one Service with its EndpointSlices from the read cache.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use client::{Cache, Changes, Index, ObjectKey, Store};
 use k8s_openapi::api::{
@@ -40,7 +44,7 @@ impl World {
         let own = node.clone();
         let changed_node =
             nodes.changes_by(move |key, _| (*key.name == *own).then_some(()).into_iter().collect());
-        let place = Place { node, zone: None };
+        let place = Place { node, ..Place::default() };
         Self { services, slices, slices_of, changed_services, changed_slices, nodes, changed_node, place }
     }
 
@@ -68,12 +72,17 @@ impl World {
         keys
     }
 
-    /// Whether this node is somewhere else than it was. A Node that is not known yet is in no zone.
+    /// Whether this node is somewhere else than it was. A Node that is not known yet is in no zone and has no address.
     fn look_around(&mut self) -> bool {
         let node = self.nodes.get(&ObjectKey::cluster(&self.place.node));
-        let zone = node.and_then(|node| node.metadata.labels.as_ref()?.get(ZONE).cloned());
-        let moved = self.place.zone != zone;
-        self.place.zone = zone;
+        let zone = node.as_ref().and_then(|node| node.metadata.labels.as_ref()?.get(ZONE).cloned());
+        let place = Place {
+            node: self.place.node.clone(),
+            zone,
+            addresses: node.as_deref().map(addresses_of).unwrap_or_default(),
+        };
+        let moved = self.place != place;
+        self.place = place;
         moved
     }
 
@@ -97,9 +106,23 @@ impl World {
     }
 }
 
+/// Whether packets that conntrack takes for no connection's are kept from passing: not where it is told to be liberal, since it
+/// then takes those that are late for their connection's.
+pub(crate) fn drops_invalid() -> bool {
+    // Without conntrack there is no such setting yet, and its default is not to be.
+    let liberal = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal");
+    liberal.map_or(true, |value| value.trim() == "0")
+}
+
 fn is_ours(service: &Service) -> bool {
     let labels = service.metadata.labels.as_ref();
     !labels.is_some_and(|labels| labels.contains_key(SERVICE_NAME) || labels.contains_key(HEADLESS))
+}
+
+fn addresses_of(node: &Node) -> BTreeSet<IpAddr> {
+    let listed = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    let ips = listed.filter(|address| ["InternalIP", "ExternalIP"].contains(&address.type_.as_str()));
+    ips.filter_map(|address| address.address.parse().ok()).collect()
 }
 
 fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {

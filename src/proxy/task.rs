@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use client::{Cache, ObjectKey};
 use lifecycle::{Backoff, Scope};
 use netlink::nft::Family;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     claims::Shadowed,
     cleanup::after_switch_to,
     flows::{Flows, FlowsError, Leads, forget},
-    health::Checks,
+    health::{Checks, Health},
     iptables::Iptables,
     ipvs::Ipvs,
     model::ServiceModel,
@@ -26,6 +26,8 @@ const FLOWS_APART: Duration = Duration::from_secs(1);
 const FLOWS_RETRY: Duration = Duration::from_secs(10);
 /// Somebody else who changes rules that may be ours, changes many at once.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// Whoever undoes what we write would otherwise be answered without a pause, and answer too.
+const ANEW_APART: Duration = Duration::from_secs(1);
 const RETRY: Backoff = Backoff::doubling(Duration::from_millis(100), Duration::from_secs(30));
 
 /// Why the loop runs again.
@@ -41,23 +43,29 @@ enum Wake {
     Stop,
 }
 
-/// Programs Services in the configured mode until `scope` is cancelled.
+/// Programs Services in the configured mode until `scope` is cancelled, and says in `health` how that goes.
 ///
 /// # Errors
 /// When the mode cannot work here, or the kernel cannot be heard any more.
-pub async fn run(config: Config, cache: &Cache, scope: Scope) -> Result<(), ProxyError> {
+pub async fn run(
+    config: Config,
+    cache: &Cache,
+    health: watch::Sender<Health>,
+    scope: Scope,
+) -> Result<(), ProxyError> {
+    health.send_modify(|health| health.pend(Instant::now()));
     match config.mode {
         Mode::Nftables => {
             let rules = Nftables::open(&config, Role::Translate)?;
-            program(config, rules, cache, scope).await
+            program(config, rules, cache, health, scope).await
         }
         Mode::Iptables => {
             let rules = Iptables::open(&config).await.map_err(ProxyError::Iptables)?;
-            program(config, rules, cache, scope).await
+            program(config, rules, cache, health, scope).await
         }
         Mode::Ipvs => {
             let rules = Ipvs::open(&config).await?;
-            program(config, rules, cache, scope).await
+            program(config, rules, cache, health, scope).await
         }
     }
 }
@@ -66,6 +74,7 @@ async fn program(
     config: Config,
     rules: impl Rules<ObjectKey>,
     cache: &Cache,
+    health: watch::Sender<Health>,
     scope: Scope,
 ) -> Result<(), ProxyError> {
     let world = World::new(cache, config.node_name.clone());
@@ -73,67 +82,10 @@ async fn program(
         () = scope.cancelled() => return Ok(()),
         () = world.wait_synced() => {}
     }
-    let mut due = Due::first(Instant::now(), rules.audit_every());
     let ipv6 = config.families.contains(&Family::Ip6);
-    let checks = Checks::new(&scope, ipv6);
-    let mut proxy = Proxy { config, rules, world, flows: Flows::default(), checks, alone: false };
-    let mut failures = 0;
-    loop {
-        let result = match proxy.wake(&due, &scope).await? {
-            Wake::Stop => return Ok(()),
-            Wake::Anew => {
-                let result = proxy.write_anew().await;
-                if result.is_ok() {
-                    due.anew = None;
-                }
-                result
-            }
-            // While all is to be written anew, a change waits for that: it reads everything.
-            Wake::Changed(_) if due.anew.is_some() => Ok(()),
-            Wake::Changed(keys) => proxy.write_changes(keys).await,
-            Wake::Heard(Heard::Broken) => {
-                info!("somebody else changed our service rules; writing them anew");
-                due.anew = Some(Instant::now());
-                Ok(())
-            }
-            Wake::Heard(Heard::Perhaps) => {
-                due.audit = due.audit.min(Instant::now() + LOOK_AFTER);
-                Ok(())
-            }
-            Wake::Flows => {
-                due.flows = proxy.forget_flows().await;
-                Ok(())
-            }
-            Wake::Tidy => {
-                due.tidy = None;
-                proxy.rules.tidy().await
-            }
-            Wake::Audit => {
-                due.audit = Instant::now() + proxy.rules.audit_every();
-                proxy.audit(&mut due).await
-            }
-        };
-        if due.tidy.is_none() {
-            due.tidy = proxy.rules.tidy_after().map(|after| Instant::now() + after);
-        }
-        match result {
-            Ok(()) => failures = 0,
-            Err(error) => {
-                failures += 1;
-                let wait = if error.is_out_of_step() && failures == 1 {
-                    Duration::ZERO
-                } else {
-                    RETRY.delay(failures)
-                };
-                due.anew = Some(Instant::now() + wait);
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    retry_in_ms = wait.as_millis(),
-                    "service rules were refused; writing all anew"
-                );
-            }
-        }
-    }
+    let checks = Checks::new(&scope, health.subscribe(), ipv6);
+    let flows = Flows::default();
+    Proxy { config, rules, world, flows, checks, health, alone: false }.serve(&scope).await
 }
 
 /// Moments at which something is to be done.
@@ -143,11 +95,33 @@ struct Due {
     flows: Instant,
     tidy: Option<Instant>,
     audit: Instant,
+    /// Refused writes since the last one that was made.
+    failures: u32,
+    /// When everything was written last.
+    written: Option<Instant>,
 }
 
 impl Due {
     fn first(now: Instant, audit_every: Duration) -> Self {
-        Self { anew: Some(now), flows: now, tidy: None, audit: now + audit_every }
+        Self { anew: Some(now), flows: now, tidy: None, audit: now + audit_every, failures: 0, written: None }
+    }
+
+    /// Everything is to be written. A wait that is under way is not cut short.
+    fn write_anew(&mut self, moment: Instant) {
+        let apart = self.written.map(|written| written + ANEW_APART);
+        self.anew = self.anew.into_iter().chain(apart).chain([moment]).max();
+    }
+
+    fn wrote_all(&mut self, now: Instant) {
+        (self.anew, self.written, self.failures) = (None, Some(now), 0);
+    }
+
+    fn refused(&mut self, error: &WriteError, now: Instant) {
+        self.failures += 1;
+        let out_of_step = error.is_out_of_step() && self.failures == 1;
+        // What was due is the write that was refused.
+        self.anew = None;
+        self.write_anew(if out_of_step { now } else { now + RETRY.delay(self.failures) });
     }
 }
 
@@ -165,11 +139,68 @@ struct Proxy<R> {
     world: World,
     flows: Flows<ObjectKey>,
     checks: Checks<ObjectKey>,
+    health: watch::Sender<Health>,
     /// What other modes left is taken away.
     alone: bool,
 }
 
 impl<R: Rules<ObjectKey>> Proxy<R> {
+    async fn serve(mut self, scope: &Scope) -> Result<(), ProxyError> {
+        let mut due = Due::first(Instant::now(), self.rules.audit_every());
+        loop {
+            let wake = self.wake(&due, scope).await?;
+            let wrote = matches!(wake, Wake::Anew | Wake::Changed(_));
+            let result = match wake {
+                Wake::Stop => return Ok(()),
+                Wake::Anew => self.write_anew().await.map(|()| due.wrote_all(Instant::now())),
+                // While all is to be written anew, a change waits for that: it reads everything.
+                Wake::Changed(_) if due.anew.is_some() => Ok(()),
+                Wake::Changed(keys) => self.write_changes(keys).await.map(|()| due.failures = 0),
+                Wake::Heard(Heard::Broken) => {
+                    info!("somebody else changed our service rules; writing them anew");
+                    due.write_anew(Instant::now());
+                    Ok(())
+                }
+                Wake::Heard(Heard::Perhaps) => {
+                    due.audit = due.audit.min(Instant::now() + LOOK_AFTER);
+                    Ok(())
+                }
+                Wake::Flows => {
+                    due.flows = self.forget_flows().await;
+                    Ok(())
+                }
+                Wake::Tidy => {
+                    due.tidy = None;
+                    self.rules.tidy().await
+                }
+                Wake::Audit => {
+                    due.audit = Instant::now() + self.rules.audit_every();
+                    self.audit(&mut due).await
+                }
+            };
+            let now = Instant::now();
+            if due.tidy.is_none() {
+                due.tidy = self.rules.tidy_after().map(|after| Instant::now() + after);
+            }
+            if let Err(error) = result {
+                due.refused(&error, now);
+                let wait = due.anew.map_or(Duration::ZERO, |anew| anew - now);
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    retry_in_ms = wait.as_millis(),
+                    "service rules were refused; writing all anew"
+                );
+            }
+            if due.anew.is_some() {
+                self.health.send_modify(|health| health.pend(now));
+            } else if wrote {
+                let audit = self.rules.audit_after_write().map(|after| now + after);
+                due.audit = audit.into_iter().chain([due.audit]).min().unwrap_or(due.audit);
+                self.health.send_modify(|health| health.wrote(now));
+            }
+        }
+    }
+
     async fn wake(&mut self, due: &Due, scope: &Scope) -> Result<Wake, ProxyError> {
         tokio::select! {
             biased;
@@ -251,7 +282,7 @@ impl<R: Rules<ObjectKey>> Proxy<R> {
     async fn audit(&mut self, due: &mut Due) -> Result<(), WriteError> {
         if !self.rules.audit().await? {
             warn!(mode = %self.config.mode, "the kernel's service rules are not ours; writing them anew");
-            due.anew = Some(Instant::now());
+            due.write_anew(Instant::now());
         }
         self.be_alone().await;
         Ok(())
@@ -267,5 +298,125 @@ async fn forget_apart(leads: Leads) -> Result<usize, FlowsError> {
 fn tell(shadowed: &[Shadowed<ObjectKey>]) {
     for Shadowed { what, loser, winner } in shadowed {
         warn!(service = %loser, claim = what, taken_by = %winner, "another service has this address already");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use client::{Credentials, Endpoint, connect};
+    use netlink::nft::CommitError;
+
+    use super::*;
+    use crate::{Written, ipvs::Scheduler};
+
+    /// Notes when everything was written; each write is refused, or none. Somebody else meddles every 10 ms, or unheard.
+    struct Scripted {
+        refused: bool,
+        heard: Option<Heard>,
+        writes: Arc<Mutex<Vec<Instant>>>,
+    }
+
+    impl Rules<ObjectKey> for Scripted {
+        async fn write_all(
+            &mut self,
+            _services: &[(ObjectKey, ServiceModel)],
+        ) -> Result<Written<ObjectKey>, WriteError> {
+            self.writes.lock().unwrap().push(Instant::now());
+            if self.refused { Err(refusal()) } else { Ok(Written::default()) }
+        }
+
+        async fn write(
+            &mut self,
+            _changed: &[(ObjectKey, ServiceModel)],
+        ) -> Result<Written<ObjectKey>, WriteError> {
+            unreachable!("no service changes")
+        }
+
+        async fn heard(&mut self) -> io::Result<Heard> {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            match self.heard {
+                Some(heard) => Ok(heard),
+                None => std::future::pending().await,
+            }
+        }
+
+        fn audit_after_write(&self) -> Option<Duration> {
+            self.heard.is_none().then_some(Duration::from_secs(5))
+        }
+
+        async fn audit(&mut self) -> Result<bool, WriteError> {
+            Ok(false)
+        }
+
+        fn tidy_after(&self) -> Option<Duration> {
+            Some(Duration::from_millis(50))
+        }
+
+        async fn tidy(&mut self) -> Result<(), WriteError> {
+            Ok(())
+        }
+    }
+
+    fn refusal() -> WriteError {
+        let [table, change, hint] = [(); 3].map(|()| String::new());
+        CommitError::Refused { table, change, hint, source: io::ErrorKind::NotFound.into() }.into()
+    }
+
+    /// How many milliseconds were between the first full writes of a minute.
+    async fn waits(refused: bool, heard: Option<Heard>) -> Vec<u128> {
+        let scope = Scope::root("test");
+        let nowhere = Endpoint::new("http://127.0.0.1:1".parse().unwrap(), None, Credentials::None);
+        let cache = Cache::new(connect(nowhere, &scope).unwrap().0, &scope);
+        let writes = Arc::default();
+        let config = Config {
+            mode: Mode::Nftables,
+            node_name: "here".into(),
+            pod_ranges: Vec::new(),
+            families: Vec::new(),
+            node_ports: (30000, 32767),
+            masquerade_all: false,
+            scheduler: Scheduler::default(),
+        };
+        let (health, healths) = watch::channel(Health::default());
+        let proxy = Proxy {
+            rules: Scripted { refused, heard, writes: Arc::clone(&writes) },
+            world: World::new(&cache, "here".into()),
+            flows: Flows::default(),
+            checks: Checks::new(&scope, healths.clone(), false),
+            health,
+            // Nothing of this machine is touched.
+            alone: true,
+            config,
+        };
+        drop(tokio::time::timeout(Duration::from_secs(60), proxy.serve(&scope)).await);
+        assert_eq!(healths.borrow().is_healthy(Instant::now()), !refused);
+        let writes = writes.lock().unwrap();
+        writes.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_write_is_repeated_ever_later_whatever_wakes_the_loop() {
+        for heard in [Heard::Perhaps, Heard::Broken] {
+            let waits = waits(true, Some(heard)).await;
+            assert!(waits.len() < 12, "{waits:?}");
+            assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]), "{waits:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_undoes_what_is_written_is_answered_with_a_pause() {
+        let waits = waits(false, Some(Heard::Broken)).await;
+        assert!(waits.len() > 50 && waits.iter().all(|wait| *wait >= 1000), "{waits:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_heard_of_during_a_write_is_looked_for_soon_after() {
+        let waits = waits(false, None).await;
+        assert!(waits.len() > 10 && waits.iter().all(|wait| *wait < 6000), "{waits:?}");
     }
 }

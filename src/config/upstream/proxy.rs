@@ -252,7 +252,11 @@ fn ipvs(config: &mut Config, mut section: Section<'_>) {
         section.moot(field);
     }
     section.only("strictARP", &["false"], "how the kernel answers ARP is left as it is");
-    section.only("excludeCIDRs", &["[]"], "all virtual servers that are not of Services go");
+    section.only(
+        "excludeCIDRs",
+        &["[]"],
+        "virtual servers at addresses that are no Service's are left alone",
+    );
     for field in ["tcpTimeout", "tcpFinTimeout", "udpTimeout"] {
         section.only(field, &["0s"], "the kernel's time limits are left as they are");
     }

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, io, time::Duration};
 
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_NETFILTER};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::{
+    errno::Errno,
+    sys::socket::{setsockopt, sockopt},
+};
 
 use super::{
     encode::{self, message},
@@ -55,6 +58,16 @@ impl CommitError {
     pub fn is_out_of_step(&self) -> bool {
         let Self::Refused { source, .. } = self else { return false };
         matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists)
+    }
+
+    /// Whether the kernel has no nf_tables, or not of this family: then there is nothing in it either.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        let (Self::Open(source) | Self::Transport { source, .. }) = self else { return false };
+        // A request of a subsystem that netfilter does not have is called invalid.
+        source.raw_os_error().map(Errno::from_raw).is_some_and(|error| {
+            matches!(error, Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP | Errno::EINVAL)
+        })
     }
 }
 

@@ -8,20 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Answer {
     pub namespace: String,
     pub service: String,
-    /// How many endpoints take traffic from outside on this node.
+    /// How many ready endpoints are on this node.
     pub local_endpoints: usize,
 }
 
 impl Answer {
-    /// The whole response, in kube-proxy's form: 200 where there are endpoints, else 503.
+    /// The whole response, in kube-proxy's form: 200 where there are endpoints and rules lead to them, else 503.
     #[must_use]
-    pub fn response(&self) -> String {
+    pub fn response(&self, healthy: bool) -> String {
         let Self { namespace, service, local_endpoints } = self;
-        let status = if *local_endpoints > 0 { "200 OK" } else { "503 Service Unavailable" };
+        let status = if *local_endpoints > 0 && healthy { "200 OK" } else { "503 Service Unavailable" };
         // Names of Kubernetes objects have no character that JSON would escape.
         let body = format!(
             "{{\"service\":{{\"namespace\":\"{namespace}\",\"name\":\"{service}\"}},\"localEndpoints\":{local_endpoints},\
-             \"serviceProxyHealthy\":true}}"
+             \"serviceProxyHealthy\":{healthy}}}"
         );
         format!(
             "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n\
@@ -64,9 +64,9 @@ mod tests {
 
     #[test]
     fn a_node_without_endpoints_says_that_it_has_none() {
-        let text = answer(0).response();
+        let text = answer(0).response(true);
         assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
-        let text = answer(2).response();
+        let text = answer(2).response(true);
         assert!(
             text.starts_with("HTTP/1.1 200 ") && text.contains("\r\nX-Load-Balancing-Endpoint-Weight: 2\r\n"),
             "{text}"
@@ -76,6 +76,11 @@ mod tests {
             "service": {"namespace": "shop", "name": "web"}, "localEndpoints": 2, "serviceProxyHealthy": true
         });
         assert_eq!(body, expected);
+        let text = answer(2).response(false);
+        assert!(
+            text.starts_with("HTTP/1.1 503 ") && text.contains("\"serviceProxyHealthy\":false"),
+            "rules do not lead to them: {text}"
+        );
     }
 
     #[test]

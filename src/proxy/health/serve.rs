@@ -13,10 +13,11 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
+    time::Instant,
 };
 use tracing::{info, warn};
 
-use super::{Answer, Plan, plan};
+use super::{Answer, Health, Plan, plan};
 use crate::model::ServiceModel;
 
 /// A request is a line and some headers; nothing of it matters but that it ends.
@@ -31,6 +32,7 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Checks<K> {
     scope: Scope,
+    health: watch::Receiver<Health>,
     /// Where to listen: all addresses of both families, or of IPv4.
     address: IpAddr,
     wanted: BTreeMap<K, (u16, Answer)>,
@@ -44,10 +46,10 @@ struct Server {
 }
 
 impl<K: Ord + Clone> Checks<K> {
-    pub(crate) fn new(scope: &Scope, ipv6: bool) -> Self {
+    pub(crate) fn new(scope: &Scope, health: watch::Receiver<Health>, ipv6: bool) -> Self {
         let address = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         let scope = scope.child("health checks");
-        Self { scope, address, wanted: BTreeMap::new(), running: BTreeMap::new() }
+        Self { scope, health, address, wanted: BTreeMap::new(), running: BTreeMap::new() }
     }
 
     /// These Services changed. One that is gone has the empty model.
@@ -94,29 +96,47 @@ impl<K: Ord + Clone> Checks<K> {
         for (port, answer) in start {
             let (answer, answers) = watch::channel(answer);
             let scope = self.scope.child("health check");
-            scope.spawn("health check", serve((self.address, port), answers, scope.clone()));
+            let told = Told { answers, health: self.health.clone() };
+            scope.spawn("health check", serve((self.address, port), told, scope.clone()));
             self.running.insert(port, Server { answer, scope });
         }
     }
 }
 
-/// Until the scope is cancelled.
-async fn serve(address: (IpAddr, u16), answers: watch::Receiver<Answer>, scope: Scope) {
-    tokio::select! {
-        () = scope.cancelled() => {}
-        () = listen(address, answers, &scope) => {}
+/// What a server tells.
+struct Told {
+    answers: watch::Receiver<Answer>,
+    health: watch::Receiver<Health>,
+}
+
+impl Told {
+    fn service(&self) -> String {
+        self.answers.borrow().service.clone()
+    }
+
+    fn response(&self) -> String {
+        let healthy = self.health.borrow().is_healthy(Instant::now());
+        self.answers.borrow().response(healthy)
     }
 }
 
-async fn listen(address: (IpAddr, u16), answers: watch::Receiver<Answer>, scope: &Scope) {
+/// Until the scope is cancelled.
+async fn serve(address: (IpAddr, u16), told: Told, scope: Scope) {
+    tokio::select! {
+        () = scope.cancelled() => {}
+        () = listen(address, told, &scope) => {}
+    }
+}
+
+async fn listen(address: (IpAddr, u16), told: Told, scope: &Scope) {
     let free = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut told = false;
+    let mut warned = false;
     loop {
         let listener = match TcpListener::bind(address).await {
             Ok(listener) => listener,
             Err(error) => {
-                if !told {
-                    let service = answers.borrow().service.clone();
+                if !warned {
+                    let service = told.service();
                     let error = &error as &dyn std::error::Error;
                     warn!(
                         error,
@@ -125,19 +145,19 @@ async fn listen(address: (IpAddr, u16), answers: watch::Receiver<Answer>, scope:
                         "a service's health check port cannot be listened on"
                     );
                 }
-                told = true;
+                warned = true;
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
         };
-        info!(port = address.1, service = answers.borrow().service, "answers health checks of a service");
+        info!(port = address.1, service = told.service(), "answers health checks of a service");
         while let Ok(permit) = Arc::clone(&free).acquire_owned().await {
             let Ok((stream, _)) = listener.accept().await else {
                 // No descriptors, for example: the port is opened anew after a while.
                 tokio::time::sleep(RETRY).await;
                 break;
             };
-            let response = answers.borrow().response();
+            let response = told.response();
             drop(scope.spawn_guarded("health check answer", async move {
                 // Whoever does not read the answer did not need it.
                 drop(tokio::time::timeout(DEADLINE, answer(stream, response)).await);
@@ -189,9 +209,13 @@ mod tests {
             ServiceModel { health: Some((port, answer)), ..ServiceModel::default() }
         };
         let root = Scope::root("test");
-        let mut checks = Checks::new(&root, false);
+        let (health, healths) = watch::channel(Health::default());
+        let mut checks = Checks::new(&root, healths, false);
         checks.change_all([(&1, &model(1))]);
         eventually(|| get(port).is_ok_and(|text| text.starts_with("HTTP/1.1 200 "))).await;
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(120));
+        health.send_modify(|health| health.pending_since = long_ago);
+        eventually(|| get(port).is_ok_and(|text| text.contains("\"serviceProxyHealthy\":false"))).await;
         checks.change([(&1, &model(0))]);
         eventually(|| get(port).is_ok_and(|text| text.starts_with("HTTP/1.1 503 "))).await;
         checks.change([(&1, &ServiceModel::default())]);

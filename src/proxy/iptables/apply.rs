@@ -14,11 +14,13 @@ use super::{
 use crate::{
     apply::{Config, Heard, Key, Rules, WriteError, Written},
     model::{Pods, ServiceModel},
+    observe::drops_invalid,
 };
 
 /// Where nobody tells of changes: how long a flush by somebody else may stay unseen.
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
 const QUIET_AUDIT_EVERY: Duration = Duration::from_secs(60);
+const AUDIT_AFTER_WRITE: Duration = Duration::from_secs(5);
 
 /// The rules of all families in this network namespace.
 #[derive(Debug)]
@@ -51,10 +53,9 @@ impl<K: Ord + Clone> Iptables<K> {
         for family in &config.families {
             let ipv6 = matches!(family, Family::Ip6);
             let tools = Tools::of(ipv6, flavour);
-            let flavour = tools.flavour().await?;
-            tools.refuse_clash(flavour).await?;
-            nft &= flavour == Flavour::Nft;
-            let layout = Layout { ipv6, pods: Pods::of(&config.pod_ranges, ipv6, config.masquerade_all) };
+            nft &= tools.settle().await? == Flavour::Nft;
+            let pods = Pods::of(&config.pod_ranges, ipv6, config.masquerade_all);
+            let layout = Layout { ipv6, pods, drop_invalid: drops_invalid() };
             families.push(FamilyRules { tools, layout, programmed: Programmed::default() });
         }
         // Without it, audits find the same, later.
@@ -83,6 +84,8 @@ impl<K: Key> Rules<K> for Iptables<K> {
     async fn write_all(&mut self, services: &[(K, ServiceModel)]) -> Result<Written<K>, WriteError> {
         let mut written = Written::default();
         for family in &mut self.families {
+            // The machine's choice may have changed since the start, and somebody may have filled the other one.
+            family.tools.settle().await?;
             let saved = family.tools.saved().await?;
             let plan = plan_all(services.iter().map(|(key, model)| (key, model)), &saved, family.layout);
             written.add(family.restore(plan).await?);
@@ -123,6 +126,11 @@ impl<K: Key> Rules<K> for Iptables<K> {
 
     fn audit_every(&self) -> Duration {
         if self.monitor.is_some() { QUIET_AUDIT_EVERY } else { AUDIT_EVERY }
+    }
+
+    fn audit_after_write(&self) -> Option<Duration> {
+        // Our own changes are forgotten with all that was told while they were made.
+        self.monitor.is_some().then_some(AUDIT_AFTER_WRITE)
     }
 
     fn tidy_after(&self) -> Option<Duration> {

@@ -12,6 +12,7 @@ use super::{
     names::{
         CANARY, EXTERNAL_SERVICES, FORWARD, MARK_MASQ, NODE_PORTS, POSTROUTING, PROXY_FIREWALL, SERVICES,
     },
+    plan::Layout,
     render::loopback,
     rules::Table,
 };
@@ -48,11 +49,12 @@ pub(super) fn jumps() -> Vec<Jump> {
     for from in ["INPUT", "FORWARD", "OUTPUT"] {
         jumps.push(filter(from, "kubernetes load balancer firewall", PROXY_FIREWALL));
     }
+    // That from OUTPUT is none of kube-proxy's: without it, this host's own packets to an address without endpoints would leave it.
     for from in ["INPUT", "FORWARD", "OUTPUT"] {
         jumps.push(filter(from, "kubernetes externally-visible service portals", EXTERNAL_SERVICES));
     }
     jumps.push(jump(Table::Filter, "INPUT", false, "kubernetes health check service ports", NODE_PORTS));
-    for from in ["INPUT", "FORWARD", "OUTPUT"] {
+    for from in ["FORWARD", "OUTPUT"] {
         jumps.push(filter(from, "kubernetes service portals", SERVICES));
     }
     jumps.push(jump(Table::Filter, "FORWARD", false, "kubernetes forwarding rules", FORWARD));
@@ -60,11 +62,12 @@ pub(super) fn jumps() -> Vec<Jump> {
 }
 
 /// What the shared chains hold without any Service: table, chain, rule.
-pub(super) fn rules(ipv6: bool) -> Vec<(Table, &'static str, String)> {
-    let loopback = loopback(ipv6);
+pub(super) fn rules(layout: Layout) -> Vec<(Table, &'static str, String)> {
+    let loopback = loopback(layout.ipv6);
     let bit = format!("{MASQUERADE_BIT:#x}");
-    vec![
-        (Table::Filter, FORWARD, "-m conntrack --ctstate INVALID -j DROP".into()),
+    // They would pass untranslated, an endpoint's answer with the endpoint's own address, which its client resets.
+    let invalid = (Table::Filter, FORWARD, "-m conntrack --ctstate INVALID -j DROP".to_string());
+    let others = [
         (
             Table::Filter,
             FORWARD,
@@ -89,5 +92,6 @@ pub(super) fn rules(ipv6: bool) -> Vec<(Table, &'static str, String)> {
             POSTROUTING,
             "-m comment --comment \"kubernetes service traffic requiring SNAT\" -j MASQUERADE --random-fully".into(),
         ),
-    ]
+    ];
+    layout.drop_invalid.then_some(invalid).into_iter().chain(others).collect()
 }

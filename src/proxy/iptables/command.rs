@@ -2,11 +2,11 @@
 
 use std::{fmt, io, process::Stdio, time::Duration};
 
-use netlink::nft::{Family, Socket, TableName};
+use netlink::nft::{CommitError, Family, Socket, TableName};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use super::{
-    names::is_ours,
+    names::is_proof,
     rules::{Restore, Saved, Table},
 };
 
@@ -54,6 +54,14 @@ pub enum IptablesError {
         #[source]
         source: io::Error,
     },
+    #[error("look for rules of Services in nf_tables")]
+    Look(#[source] CommitError),
+    #[error("read {path}")]
+    Read {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("{program} gave no result within {} s", .after.as_secs())]
     Silent { program: String, after: Duration },
     #[error(
@@ -71,7 +79,7 @@ pub enum IptablesError {
     #[error(
         "`{program}` speaks to the {used} packet filter, but rules of Services are in the {other} one too, where it does not see \
          them, and packets would meet both; take {other} with `update-alternatives --set {program} /usr/sbin/{program}-{other}`, \
-         or remove those rules with `coracle reset` or a restart of the machine"
+         or remove all rules of Services with `coracle kube-proxy --cleanup` (pods stay)"
     )]
     Clash { program: &'static str, used: Flavour, other: Flavour },
 }
@@ -107,7 +115,7 @@ impl Tools {
     }
 
     /// Which packet filter they speak to. Before 1.8 there was but one, and nobody said so.
-    pub(super) async fn flavour(&self) -> Result<Flavour, IptablesError> {
+    async fn flavour(&self) -> Result<Flavour, IptablesError> {
         let said = self.run(&self.program(""), &["--version"], String::new()).await?;
         Ok(if said.contains("nf_tables") { Flavour::Nft } else { Flavour::Legacy })
     }
@@ -126,13 +134,14 @@ impl Tools {
         self.run(&self.program("-restore"), &arguments, restore.to_string()).await.map(drop)
     }
 
-    /// That the other packet filter has no rules of Services.
-    pub(super) async fn refuse_clash(&self, used: Flavour) -> Result<(), IptablesError> {
+    /// Which packet filter they speak to, where the other one has no rules of Services.
+    pub(super) async fn settle(&self) -> Result<Flavour, IptablesError> {
+        let used = self.flavour().await?;
         let other = Self::of(self.ipv6, Some(used.other()));
         if other.has_ours(used.other()).await? {
             return Err(IptablesError::Clash { program: self.base(), used, other: used.other() });
         }
-        Ok(())
+        Ok(used)
     }
 
     /// Removes what a Service proxy has in one of the packet filters. False where there was nothing.
@@ -154,11 +163,14 @@ impl Tools {
         Ok(!saved.is_empty())
     }
 
-    /// Starts no program where there is nothing.
+    /// Starts no program where there is nothing. What cannot be seen is not nothing.
     async fn has_ours(&self, flavour: Flavour) -> Result<bool, IptablesError> {
         match flavour {
-            Flavour::Nft => Ok(self.nft_has_ours().await),
-            Flavour::Legacy if !self.has_legacy_tables() => Ok(false),
+            Flavour::Nft => match self.nft_has_ours().await {
+                Err(error) if error.is_unsupported() => Ok(false),
+                found => found.map_err(IptablesError::Look),
+            },
+            Flavour::Legacy if !has_lines(&self.legacy_tables())? => Ok(false),
             Flavour::Legacy => match self.saved().await {
                 Ok(saved) => Ok(!saved.is_empty()),
                 // Tables without a program that could have filled them, since the kernel's module was loaded.
@@ -168,25 +180,23 @@ impl Tools {
         }
     }
 
-    async fn nft_has_ours(&self) -> bool {
-        // A kernel without nf_tables has no rules there.
-        let Ok(mut socket) = Socket::open() else { return false };
+    async fn nft_has_ours(&self) -> Result<bool, CommitError> {
+        let mut socket = Socket::open()?;
         let family = if self.ipv6 { Family::Ip6 } else { Family::Ip };
         for table in Table::ALL {
             let table = TableName { family, name: table.name().to_string() };
-            let chains = socket.chains(&table).await.unwrap_or_default();
-            if chains.iter().any(|chain| is_ours(chain)) {
-                return true;
+            if socket.chains(&table).await?.iter().any(|chain| is_proof(chain)) {
+                return Ok(true);
             }
         }
-        false
+        Ok(false)
     }
 
-    fn has_legacy_tables(&self) -> bool {
+    /// The file that names the tables of the legacy packet filter.
+    fn legacy_tables(&self) -> String {
         // The thread's network namespace, not that of the process.
         let file = if self.ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
-        std::fs::read_to_string(format!("/proc/thread-self/net/{file}"))
-            .is_ok_and(|names| !names.trim().is_empty())
+        format!("/proc/thread-self/net/{file}")
     }
 
     /// Runs a program and gives what it wrote.
@@ -224,6 +234,15 @@ impl Tools {
     }
 }
 
+/// Whether there is anything in a file, which is not there where the kernel has nothing to name.
+fn has_lines(path: &str) -> Result<bool, IptablesError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(!text.trim().is_empty()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(IptablesError::Read { path: path.to_string(), source }),
+    }
+}
+
 fn refusal(program: String, code: Option<i32>, said: &str, input: &str) -> IptablesError {
     let shown: String = said.lines().take(3).collect::<Vec<_>>().join("; ").chars().take(300).collect();
     if code == Some(BUSY) && said.contains("lock") {
@@ -257,6 +276,14 @@ mod tests {
         assert!(error.is_out_of_step());
         let said = "Another app is currently holding the xtables lock";
         assert!(!refusal("iptables-restore".into(), Some(4), said, input).is_out_of_step());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_nothing() {
+        assert!(has_lines("/proc/self/status").unwrap());
+        assert!(!has_lines("/proc/self/no-such-file").unwrap());
+        let error = has_lines("/proc/self").expect_err("no file");
+        assert!(matches!(error, IptablesError::Read { .. }), "{error}");
     }
 
     #[tokio::test]

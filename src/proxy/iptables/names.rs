@@ -14,6 +14,14 @@ pub(super) const MARK_MASQ: &str = "KUBE-MARK-MASQ";
 pub(super) const FORWARD: &str = "KUBE-FORWARD";
 pub(super) const PROXY_FIREWALL: &str = "KUBE-PROXY-FIREWALL";
 
+/// Those that only kube-proxy's mode ipvs has: what it left is taken away too.
+const OF_IPVS: [&str; 5] = [
+    "KUBE-IPVS-FILTER",
+    "KUBE-IPVS-OUT-FILTER",
+    "KUBE-NODE-PORT",
+    "KUBE-LOAD-BALANCER",
+    "KUBE-SOURCE-RANGES-FIREWALL",
+];
 /// Without `KUBE-FIREWALL`, which a kubelet makes too and keeps.
 const SHARED: [&str; 8] =
     [CANARY, SERVICES, EXTERNAL_SERVICES, NODE_PORTS, POSTROUTING, MARK_MASQ, FORWARD, PROXY_FIREWALL];
@@ -21,7 +29,14 @@ const OF_ONE: [&str; 5] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "K
 
 /// Whether a chain is a Service proxy's. A kubelet has chains by other names.
 pub(super) fn is_ours(chain: &str) -> bool {
-    SHARED.contains(&chain) || OF_ONE.iter().any(|prefix| chain.starts_with(prefix))
+    SHARED.contains(&chain)
+        || OF_IPVS.contains(&chain)
+        || OF_ONE.iter().any(|prefix| chain.starts_with(prefix))
+}
+
+/// Whether a chain shows that a Service proxy has rules. `KUBE-MARK-MASQ` is used by other software too, and stays for it.
+pub(super) fn is_proof(chain: &str) -> bool {
+    is_ours(chain) && chain != MARK_MASQ
 }
 
 pub(super) fn pool_chain(port: &PortModel, pool: Pool) -> String {
@@ -91,7 +106,7 @@ mod tests {
         let endpoint = Endpoint { ip: [10, 180, 0, 1].into(), port: 80 };
         assert_eq!(endpoint_chain(&port, &endpoint), "KUBE-SEP-SXIVWICOYRO3J4NJ");
         assert_eq!(base32(b"foobarbazq"), "MZXW6YTBOJRGC6TR");
-        assert!(is_ours(&external_chain(&port)) && is_ours(SERVICES));
+        assert!(is_ours(&external_chain(&port)) && is_ours(SERVICES) && is_ours("KUBE-NODE-PORT"));
         assert!(!is_ours("KUBE-KUBELET-CANARY") && !is_ours("KUBE-FIREWALL") && !is_ours("INPUT"));
     }
 }

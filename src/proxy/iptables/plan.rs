@@ -18,6 +18,8 @@ use crate::{
 pub struct Layout {
     pub ipv6: bool,
     pub pods: Pods,
+    /// Whether packets that conntrack takes for no connection's are not forwarded.
+    pub drop_invalid: bool,
 }
 
 /// What the kernel has, as far as we know: what the last successful restores made.
@@ -63,14 +65,14 @@ pub fn plan_all<'a, K: Ord + Clone + 'a>(
             wanted.insert((*table, chain));
             section.chain(*chain);
         }
-        // Where they are is theirs to say who put them there: all go, and ours come to the top in their order.
+        // Whoever put them there: all go, and ours come to the top in their order.
         for (_, chain, rule) in saved.jumps.iter().filter(|(of, ..)| of == table) {
             section.delete(chain, rule);
         }
         for jump in jumps().iter().rev().filter(|jump| jump.table == *table) {
             section.insert(jump.from, &jump.rule);
         }
-        for (_, chain, rule) in rules(layout.ipv6).iter().filter(|(of, ..)| of == table) {
+        for (_, chain, rule) in rules(layout).iter().filter(|(of, ..)| of == table) {
             section.append(chain, rule);
         }
         if *table == Table::Nat {
@@ -88,7 +90,7 @@ pub fn plan_all<'a, K: Ord + Clone + 'a>(
     }
     for (table, chain) in saved.chains.keys().filter(|(table, chain)| !wanted.contains(&(*table, chain))) {
         if let Some(section) = sections.get_mut(table) {
-            section.remove_chain(chain);
+            remove(section, *table, chain, saved);
         }
     }
     Plan { restore: Restore::of(sections.into_values()), shadowed, after, from_nothing: true }
@@ -135,7 +137,7 @@ pub fn plan<'a, K: Ord + Clone + 'a>(
     Plan { restore, shadowed, after, from_nothing: false }
 }
 
-/// Removes everything that was saved of a Service proxy.
+/// Removes everything that was saved of a Service proxy, but for chains that other software uses: these are emptied.
 #[must_use]
 pub fn plan_removal(saved: &Saved) -> Restore {
     let mut sections = BTreeMap::from(Table::ALL.map(|table| (table, Section::new(table))));
@@ -146,10 +148,19 @@ pub fn plan_removal(saved: &Saved) -> Restore {
     }
     for (table, chain) in saved.chains.keys() {
         if let Some(section) = sections.get_mut(table) {
-            section.remove_chain(chain);
+            remove(section, *table, chain, saved);
         }
     }
     Restore::of(sections.into_values())
+}
+
+/// One that other software leads to cannot go, and is left empty.
+fn remove(section: &mut Section, table: Table, chain: &str, saved: &Saved) {
+    if saved.used.contains(&(table, chain.to_string())) {
+        section.chain(chain);
+    } else {
+        section.remove_chain(chain);
+    }
 }
 
 impl<K: Ord + Clone> Programmed<K> {
@@ -181,7 +192,7 @@ impl<K: Ord + Clone> Programmed<K> {
         for table in Table::ALL {
             counts.extend(chains(table).iter().map(|chain| ((table, *chain), 0)));
         }
-        for (table, chain, _) in rules(layout.ipv6) {
+        for (table, chain, _) in rules(layout) {
             *counts.entry((table, chain)).or_default() += 1;
         }
         for shared in self.held.winners().flat_map(|(_, rules)| rules) {

@@ -1,9 +1,12 @@
 //! Tables, rules, and the text in which `iptables-restore` takes and `iptables-save` gives them.
 #![deny(clippy::disallowed_methods)]
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use super::names::is_ours;
+use super::names::{is_ours, is_proof};
 
 /// The tables that Services have rules in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,9 +129,14 @@ impl fmt::Display for Restore {
 pub struct Saved {
     /// How many rules each of our chains has.
     pub(super) chains: BTreeMap<(Table, String), usize>,
-    /// Rules that lead to them from chains that are not ours, as `iptables-save` writes them: chain and rule.
+    /// Rules that lead to them from the kernel's own chains, as `iptables-save` writes them: chain and rule.
     pub(super) jumps: Vec<(Table, String, String)>,
+    /// Those of them that other software's chains lead to, which stay as they are: a port mapper's do to `KUBE-MARK-MASQ`.
+    pub(super) used: BTreeSet<(Table, String)>,
 }
+
+/// Where packets begin: chains of the kernel, in which everybody has rules.
+const BUILT_IN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
 
 impl Saved {
     /// From the output of `iptables-save`. Lines that say nothing of ours are passed over.
@@ -149,25 +157,33 @@ impl Saved {
             {
                 if is_ours(chain) {
                     *saved.chains.entry((table, chain.to_string())).or_default() += 1;
-                } else if target(rule).is_some_and(is_ours) {
-                    saved.jumps.push((table, chain.to_string(), rule.to_string()));
+                } else if let Some(to) = target(rule).filter(|to| is_ours(to)) {
+                    if BUILT_IN.contains(&chain) {
+                        saved.jumps.push((table, chain.to_string(), rule.to_string()));
+                    } else {
+                        saved.used.insert((table, to.to_string()));
+                    }
                 }
             }
         }
         saved
     }
 
+    /// Whether there are rules of Services.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.chains.is_empty() && self.jumps.is_empty()
+        !self.chains.keys().any(|(_, chain)| is_proof(chain)) && self.jumps.is_empty()
     }
 }
 
 /// Where a rule leads.
 pub(super) fn target(rule: &str) -> Option<&str> {
     // A comment may hold anything, but it stands before the target, which is a single word here.
-    let (_, after) = rule.rsplit_once(" -j ").or_else(|| Some(("", rule.strip_prefix("-j ")?)))?;
-    after.split(' ').next()
+    let after = |word: &str| {
+        let inside = rule.rsplit_once(&format!(" {word} ")).map(|(_, after)| after);
+        inside.or_else(|| rule.strip_prefix(&format!("{word} ")))
+    };
+    after("-j").or_else(|| after("-g"))?.split(' ').next()
 }
 
 #[cfg(test)]
@@ -183,6 +199,7 @@ mod tests {
             -A KUBE-SERVICES -d 10.96.0.1/32 -j KUBE-SVC-A\n-A DOCKER -j RETURN\nCOMMIT\n*raw\n:KUBE-SERVICES - [0:0]\nCOMMIT\n";
         let saved = Saved::parse(text);
         assert_eq!(saved.chains, BTreeMap::from([((Table::Nat, "KUBE-SERVICES".to_string()), 1)]));
+        assert!(saved.used.is_empty());
         let jump = "-m comment --comment \"a -j b\" -j KUBE-SERVICES";
         assert_eq!(saved.jumps, [(Table::Nat, "PREROUTING".to_string(), jump.to_string())]);
     }

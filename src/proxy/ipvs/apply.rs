@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use lifecycle::Workers;
 use netlink::{ipvs::VirtualServer, nft::Family};
 use tokio::process::Command;
 
@@ -24,6 +25,9 @@ use crate::{
 
 /// How often it is looked whether the last connection of a real server ended.
 const DRAINED_AFTER: Duration = Duration::from_secs(15);
+const LOADED_WITHIN: Duration = Duration::from_secs(30);
+/// Thousands of servers are asked for one by one.
+const VISITED_WITHIN: Duration = Duration::from_secs(120);
 
 /// IPVS of this network namespace.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub struct Ipvs<K: Ord> {
     families: Vec<bool>,
     /// What is left of plans: see [`super::Plan`].
     draining: BTreeSet<VirtualServer>,
+    /// One: a visit that was given up must not come between those after it.
+    workers: Workers,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,11 +54,13 @@ impl<K: Ord + Clone> Ipvs<K> {
     /// # Errors
     /// When the kernel has no IPVS or no dummy links, with what helps.
     pub async fn open(config: &Config) -> Result<Self, ProxyError> {
-        let mut prepared = visit(|| Kernel::prepare().map(drop)).await;
+        let workers = Workers::new(1);
+        let mut prepared = visit(&workers, || Kernel::prepare().map(drop)).await;
         if matches!(prepared, Err(IpvsError::NoModule(_))) {
             // Where it is only not loaded yet. That it fails is told by the second look.
-            drop(Command::new("modprobe").args(["--quiet", "ip_vs"]).status().await);
-            prepared = visit(|| Kernel::prepare().map(drop)).await;
+            let load = Command::new("modprobe").args(["--quiet", "ip_vs"]).kill_on_drop(true).status();
+            drop(tokio::time::timeout(LOADED_WITHIN, load).await);
+            prepared = visit(&workers, || Kernel::prepare().map(drop)).await;
         }
         prepared.map_err(ProxyError::Ipvs)?;
         Ok(Self {
@@ -61,6 +69,7 @@ impl<K: Ord + Clone> Ipvs<K> {
             settings: Settings { scheduler: config.scheduler, node_ports: config.node_ports },
             families: config.families.iter().map(|family| matches!(family, Family::Ip6)).collect(),
             draining: BTreeSet::new(),
+            workers,
         })
     }
 
@@ -70,11 +79,12 @@ impl<K: Ord + Clone> Ipvs<K> {
     }
 }
 
-/// Runs on a thread that may block; the kernel answers within a bound.
+/// Runs on a thread that may block.
 async fn visit<T: Send + 'static>(
+    workers: &Workers,
     work: impl FnOnce() -> Result<T, IpvsError> + Send + 'static,
 ) -> Result<T, IpvsError> {
-    tokio::task::spawn_blocking(work).await?
+    workers.run("ipvs", VISITED_WITHIN, work).await?
 }
 
 /// What is to be done to some entrances and addresses.
@@ -96,6 +106,20 @@ impl Changed {
 struct Visited {
     changes: usize,
     draining: BTreeSet<VirtualServer>,
+    /// The node's own addresses.
+    node: BTreeSet<IpAddr>,
+    /// Why some of it was not done, the first reason.
+    refused: Option<IpvsError>,
+}
+
+/// Asks for all, whatever became of one: what is refused to one Service is no reason to leave the others. Gives the first error.
+fn each<T>(
+    items: impl IntoIterator<Item = T>,
+    mut ask: impl FnMut(T) -> Result<(), IpvsError>,
+) -> Option<IpvsError> {
+    // All are asked for before one is taken.
+    let errors: Vec<IpvsError> = items.into_iter().filter_map(|item| ask(item).err()).collect();
+    errors.into_iter().next()
 }
 
 fn expand(
@@ -115,8 +139,8 @@ fn carry_out(
     scheduler: Scheduler,
 ) -> Result<Visited, IpvsError> {
     let plan = plan(desired, &kernel.servers(keep)?, scheduler);
-    plan.changes.iter().try_for_each(|change| kernel.change(change))?;
-    Ok(Visited { changes: plan.changes.len(), draining: plan.draining })
+    let refused = each(&plan.changes, |change| kernel.change(change));
+    Ok(Visited { changes: plan.changes.len(), draining: plan.draining, refused, node: BTreeSet::new() })
 }
 
 impl Settings {
@@ -134,41 +158,41 @@ impl Settings {
     ) -> Result<Visited, IpvsError> {
         let mut kernel = Kernel::prepare()?;
         let addresses = kernel.addresses()?;
-        for ip in wanted.difference(&addresses.bound).filter(|ip| !addresses.node.contains(ip)) {
-            kernel.bind(*ip)?;
-        }
+        let missing = wanted.difference(&addresses.bound).filter(|ip| !addresses.node.contains(ip));
+        let unbound = each(missing, |ip| kernel.bind(*ip));
         let desired = expand(entrances, &addresses.node);
         let ours = |server: &VirtualServer| desired.contains_key(server) || self.is_ours(server, &addresses);
         let visited = carry_out(&mut kernel, &desired, ours, self.scheduler)?;
-        // Last: what is bound tells whose a server is.
-        for ip in addresses.bound.difference(wanted) {
-            kernel.unbind(*ip)?;
-        }
-        Ok(visited)
+        let refused = unbound.or(visited.refused);
+        // Last, and of servers that are gone: what is bound tells whose a server is.
+        let stale = addresses.bound.difference(wanted).filter(|_| refused.is_none());
+        let refused = each(stale, |ip| kernel.unbind(*ip)).or(refused);
+        Ok(Visited { node: addresses.node, refused, ..visited })
     }
 
     /// Makes the servers of these entrances what they should be; without a server there should be none.
     fn write(self, change: &Changed) -> Result<Visited, IpvsError> {
         let mut kernel = Kernel::open()?;
         let addresses = kernel.addresses()?;
-        for ip in change.bind.iter().filter(|ip| !addresses.node.contains(ip)) {
-            kernel.bind(*ip)?;
-        }
+        let missing = change.bind.iter().filter(|ip| !addresses.node.contains(ip));
+        let unbound = each(missing, |ip| kernel.bind(*ip));
         let servers = |entrance: &Entrance| servers_of(*entrance, &addresses.node);
         let touched: BTreeSet<VirtualServer> = change.turns.keys().flat_map(servers).collect();
         let desired: BTreeMap<Entrance, Server> =
             change.turns.iter().filter_map(|(entrance, server)| Some((*entrance, server.clone()?))).collect();
         let desired = expand(&desired, &addresses.node);
         let visited = carry_out(&mut kernel, &desired, |server| touched.contains(server), self.scheduler)?;
-        for ip in &change.unbind {
-            kernel.unbind(*ip)?;
-        }
-        Ok(visited)
+        let refused = unbound.or(visited.refused);
+        let stale = change.unbind.iter().filter(|_| refused.is_none());
+        let refused = each(stale, |ip| kernel.unbind(*ip)).or(refused);
+        Ok(Visited { refused, ..visited })
     }
 
+    /// `shared` are the addresses that are the node's own too.
     fn is_right(
         self,
         wanted: &BTreeSet<IpAddr>,
+        shared: &BTreeSet<IpAddr>,
         entrances: &BTreeMap<Entrance, Server>,
     ) -> Result<bool, IpvsError> {
         if !has_link()? {
@@ -182,7 +206,8 @@ impl Settings {
         let bound = wanted.iter().all(|ip| addresses.bound.contains(ip) || addresses.node.contains(ip));
         // A connection that ends meanwhile is no fault of the rules.
         let is_end = |change: &Change| matches!(change, Change::RemoveReal(..));
-        Ok(bound && plan(&desired, &found, self.scheduler).changes.iter().all(is_end))
+        let same = wanted.iter().all(|ip| addresses.node.contains(ip) == shared.contains(ip));
+        Ok(bound && same && plan(&desired, &found, self.scheduler).changes.iter().all(is_end))
     }
 }
 
@@ -201,9 +226,10 @@ impl<K: Key> Rules<K> for Ipvs<K> {
         let wanted: BTreeSet<IpAddr> = ports.flat_map(PortModel::entrances).filter_map(address).collect();
         let (settings, desired) = (self.settings, self.desired());
         // Before the table: what translated in the mode before is in it, and goes when it is written.
-        let visited = visit(move || settings.write_all(&wanted, &desired)).await?;
+        let visited = visit(&self.workers, move || settings.write_all(&wanted, &desired)).await?;
         self.draining = visited.draining;
-        let written = self.table.write_all(services).await?;
+        let written = self.table.write_all_on(&visited.node, services).await?;
+        visited.refused.map_or(Ok(()), Err)?;
         Ok(Written { changes: written.changes + visited.changes, ..written })
     }
 
@@ -215,7 +241,7 @@ impl<K: Key> Rules<K> for Ipvs<K> {
         let (turns, _) = self.held.settle(&after);
         let change = Changed {
             turns: turns.into_iter().map(|turn| (turn.entrance, turn.has.cloned())).collect(),
-            // Also those without a server: what comes to them is refused here.
+            // Also those without endpoints: what comes to them is refused here.
             bind: wanted.difference(&before).copied().collect(),
             unbind: before.difference(&wanted).copied().collect(),
         };
@@ -224,8 +250,9 @@ impl<K: Key> Rules<K> for Ipvs<K> {
             return Ok(written);
         }
         let settings = self.settings;
-        let visited = visit(move || settings.write(&change)).await?;
+        let visited = visit(&self.workers, move || settings.write(&change)).await?;
         self.draining.extend(visited.draining);
+        visited.refused.map_or(Ok(()), Err)?;
         Ok(Written { changes: written.changes + visited.changes, ..written })
     }
 
@@ -236,7 +263,9 @@ impl<K: Key> Rules<K> for Ipvs<K> {
     async fn audit(&mut self) -> Result<bool, WriteError> {
         let (settings, desired) = (self.settings, self.desired());
         let wanted: BTreeSet<IpAddr> = self.table.addresses().collect();
-        Ok(self.table.audit().await? && visit(move || settings.is_right(&wanted, &desired)).await?)
+        let shared = self.table.shared_addresses();
+        Ok(self.table.audit().await?
+            && visit(&self.workers, move || settings.is_right(&wanted, &shared, &desired)).await?)
     }
 
     fn tidy_after(&self) -> Option<Duration> {
@@ -251,15 +280,16 @@ impl<K: Key> Rules<K> for Ipvs<K> {
         }
         let (settings, entrances) = (self.settings, self.desired());
         let draining = std::mem::take(&mut self.draining);
-        let visited = visit(move || {
+        let visited = visit(&self.workers, move || {
             let mut kernel = Kernel::open()?;
             let node = kernel.addresses()?.node;
             let mut desired = expand(&entrances, &node);
             desired.retain(|server, _| draining.contains(server));
             carry_out(&mut kernel, &desired, |server| desired.contains_key(server), settings.scheduler)
         });
-        self.draining = visited.await?.draining;
-        Ok(())
+        let visited = visited.await?;
+        self.draining = visited.draining;
+        Ok(visited.refused.map_or(Ok(()), Err)?)
     }
 }
 
@@ -269,7 +299,7 @@ impl<K: Key> Rules<K> for Ipvs<K> {
 /// # Errors
 /// When the kernel refuses.
 pub async fn remove_servers(node_ports: (u16, u16)) -> Result<bool, IpvsError> {
-    visit(move || {
+    visit(&Workers::new(1), move || {
         if !has_link()? {
             return Ok(false);
         }
@@ -281,8 +311,29 @@ pub async fn remove_servers(node_ports: (u16, u16)) -> Result<bool, IpvsError> {
         let settings = Settings { scheduler: Scheduler::default(), node_ports };
         let addresses = kernel.addresses()?;
         let ours = |server: &VirtualServer| settings.is_ours(server, &addresses);
-        carry_out(&mut kernel, &BTreeMap::new(), ours, settings.scheduler)?;
+        let visited = carry_out(&mut kernel, &BTreeMap::new(), ours, settings.scheduler)?;
+        // The link says that there is something left.
+        visited.refused.map_or(Ok(()), Err)?;
         remove_link().map(|()| true)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_to_one_service_is_asked_for_the_others() {
+        let mut asked = Vec::new();
+        let refused = each(1..=3, |number| {
+            asked.push(number);
+            let sysctl = if number == 2 { "second" } else { "third" };
+            let source = io::ErrorKind::InvalidInput.into();
+            if number == 1 { Ok(()) } else { Err(IpvsError::Sysctl { sysctl, source }) }
+        });
+        assert_eq!(asked, [1, 2, 3]);
+        assert!(matches!(refused, Some(IpvsError::Sysctl { sysctl: "second", .. })), "{refused:?}");
+        assert!(each(1..=3, |_| Ok(())).is_none());
+    }
 }

@@ -54,8 +54,8 @@ pub enum IpvsError {
     Servers(#[source] RequestError),
     #[error("give the link {LINK} the addresses of Services")]
     Addresses(#[source] RequestError),
-    #[error("the worker that changes IPVS ended early")]
-    Worker(#[from] tokio::task::JoinError),
+    #[error("change IPVS")]
+    Worker(#[from] lifecycle::WorkError),
 }
 
 impl IpvsError {

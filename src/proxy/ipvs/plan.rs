@@ -67,12 +67,14 @@ pub(super) fn render(service: &ServiceModel, families: &[bool]) -> Wish {
     let mut wish = Wish::new(service.created);
     for port in families.iter().flat_map(|ipv6| service.ports_of(*ipv6)) {
         for (entrance, via) in port.entrances() {
-            let targets = port.targets(via);
-            if port.door(via).way.is_none() {
-                continue;
-            }
-            // Without an endpoint here, a local policy holds for outside alone, and the table of nf_tables sees to that.
-            let endpoints = if targets.endpoints.is_empty() { &port.cluster } else { &targets.endpoints };
+            let (targets, nowhere) = (port.targets(via), BTreeSet::new());
+            let endpoints = match port.door(via).way {
+                // The server keeps connections that have not ended yet; the table of nf_tables refuses new ones.
+                None => &nowhere,
+                // Without an endpoint here, a local policy holds for outside alone, and that table sees to it.
+                Some(_) if targets.endpoints.is_empty() => &port.cluster,
+                Some(_) => &targets.endpoints,
+            };
             let server = Server { persistence: port.affinity, endpoints: endpoints.clone() };
             wish.claim(entrance, via, server);
         }
@@ -158,6 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::{PortModel, PortName, Targets};
 
     /// The kernel's servers, changed as it would change them.
     fn apply(servers: &mut BTreeMap<VirtualServer, Found>, changes: &[Change]) -> Result<(), String> {
@@ -213,7 +216,7 @@ mod tests {
     fn any_desired() -> impl Strategy<Value = BTreeMap<VirtualServer, Server>> {
         let persistence = prop::option::of(Just(Duration::from_secs(60)));
         let server =
-            (persistence, prop::collection::btree_set(1u8..5, 1..4)).prop_map(|(persistence, last)| Server {
+            (persistence, prop::collection::btree_set(1u8..5, 0..4)).prop_map(|(persistence, last)| Server {
                 persistence,
                 endpoints: last.into_iter().map(endpoint).collect(),
             });
@@ -245,6 +248,49 @@ mod tests {
         let both = Server { persistence: None, endpoints: [endpoint(1), endpoint(2)].into() };
         let back = plan(&BTreeMap::from([(server, both)]), &found(0, 3), Scheduler::RoundRobin);
         assert_eq!(back.changes, [Change::SetReal(server, endpoint(1), 1)]);
+    }
+
+    #[test]
+    fn the_last_endpoint_that_goes_keeps_its_connections_too() {
+        let port = Entrance::Address([10, 96, 0, 1].into(), Proto::Tcp, 80);
+        let entrances = |endpoints: &[u8]| {
+            let targets = Targets {
+                local_only: false,
+                endpoints: endpoints.iter().copied().map(endpoint).collect(),
+                elsewhere: false,
+            };
+            let port = PortModel {
+                name: PortName { namespace: "n".into(), service: "s".into(), port: String::new() },
+                proto: Proto::Tcp,
+                port: 80,
+                cluster_ip: [10, 96, 0, 1].into(),
+                external_ips: BTreeSet::new(),
+                balancer_ips: BTreeSet::new(),
+                source_ranges: BTreeSet::new(),
+                node_port: None,
+                affinity: None,
+                cluster: targets.endpoints.clone(),
+                serving: targets.endpoints.clone(),
+                internal: targets.clone(),
+                external: targets,
+            };
+            let model = ServiceModel { ports: vec![port], ..ServiceModel::default() };
+            let mut held = claims::Held::default();
+            held.accept(BTreeMap::from([(1, render(&model, &[false]))]));
+            held.winners().map(|(entrance, server)| (*entrance, server.clone())).collect::<BTreeMap<_, _>>()
+        };
+        let desired = |endpoints: &[u8]| {
+            let server = entrances(endpoints).remove(&port).expect("a server, also without endpoints");
+            BTreeMap::from([(servers_of(port, &BTreeSet::new())[0], server)])
+        };
+        let mut kernel = BTreeMap::new();
+        let first = plan(&desired(&[1]), &kernel, Scheduler::RoundRobin);
+        apply(&mut kernel, &first.changes).unwrap();
+        kernel.values_mut().flat_map(|found| found.reals.values_mut()).for_each(|real| real.connections = 1);
+        let gone = plan(&desired(&[]), &kernel, Scheduler::RoundRobin);
+        let server = *kernel.keys().next().unwrap();
+        assert_eq!(gone.changes, [Change::SetReal(server, endpoint(1), 0)]);
+        assert_eq!(gone.draining, [server].into());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 
 use super::{
     Answer, Place, PortModel, PortName, Proto, ServiceModel,
-    endpoints::{candidates, serving, targets},
+    endpoints::{candidates, ready_here, serving, targets},
 };
 
 /// The model of one Service on the node at `place`. `slices` are those of this Service.
@@ -32,20 +32,28 @@ pub fn build(service: &Service, slices: &[&EndpointSlice], place: &Place) -> Ser
     if ports.is_empty() {
         return ServiceModel::default();
     }
-    let health = health(service, spec, &ports);
+    let health = health(service, spec, &ports, slices, place);
     ServiceModel { created, ports, health }
 }
 
 /// A load balancer is told by which nodes a local policy lets it come.
-fn health(service: &Service, spec: &ServiceSpec, ports: &[PortModel]) -> Option<(u16, Answer)> {
+fn health(
+    service: &Service,
+    spec: &ServiceSpec,
+    ports: &[PortModel],
+    slices: &[&EndpointSlice],
+    place: &Place,
+) -> Option<(u16, Answer)> {
     let number =
         spec.health_check_node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)?;
     if !is_balanced(spec) || spec.external_traffic_policy.as_deref() != Some("Local") {
         return None;
     }
     // A pod counts once, however many ports it has.
-    let local: BTreeSet<IpAddr> =
-        ports.iter().flat_map(|port| &port.external.endpoints).map(|endpoint| endpoint.ip).collect();
+    let mut local: BTreeSet<IpAddr> = BTreeSet::new();
+    for port in ports {
+        local.extend(ready_here(&candidates(slices, &port.name.port, port.is_ipv6(), place)));
+    }
     let answer = Answer {
         namespace: service.metadata.namespace.clone()?,
         service: service.metadata.name.clone()?,
@@ -87,13 +95,14 @@ fn model_port(
         port: port.name.clone().unwrap_or_default(),
     };
     let found = candidates(slices, &name.port, cluster_ip.is_ipv6(), place);
+    let balancer_ips = balancer_ips(service, spec, cluster_ip.is_ipv6());
     let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
     Some(PortModel {
         proto: proto(port.protocol.as_deref())?,
         port: u16::try_from(port.port).ok()?,
         external_ips: parsed(spec.external_ips.iter().flatten(), cluster_ip.is_ipv6()),
-        balancer_ips: balancer_ips(service, spec, cluster_ip.is_ipv6()),
-        source_ranges: source_ranges(spec, cluster_ip.is_ipv6()),
+        source_ranges: source_ranges(spec, cluster_ip.is_ipv6(), &balancer_ips, place),
+        balancer_ips,
         node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
         affinity: affinity(spec),
         internal: targets(&found, is_local(&spec.internal_traffic_policy)),
@@ -136,8 +145,14 @@ fn balancer_ips(service: &Service, spec: &ServiceSpec, ipv6: bool) -> BTreeSet<I
 }
 
 /// Only where there is a load balancer. A range that lets everybody in is as none; where all ranges are of the other
-/// family, nobody may come: that is no reason to let everybody in.
-fn source_ranges(spec: &ServiceSpec, ipv6: bool) -> BTreeSet<IpNet> {
+/// family, nobody may come: that is no reason to let everybody in. A node that has the load balancer's address too asks with
+/// that: it may where this node may.
+fn source_ranges(
+    spec: &ServiceSpec,
+    ipv6: bool,
+    balancer_ips: &BTreeSet<IpAddr>,
+    place: &Place,
+) -> BTreeSet<IpNet> {
     let all: BTreeSet<IpNet> = spec
         .load_balancer_source_ranges
         .iter()
@@ -146,7 +161,10 @@ fn source_ranges(spec: &ServiceSpec, ipv6: bool) -> BTreeSet<IpNet> {
         .filter_map(|net| net.trim().parse().ok())
         .map(|net: IpNet| net.trunc())
         .collect();
-    let own: BTreeSet<IpNet> = all.iter().copied().filter(|net| net.addr().is_ipv6() == ipv6).collect();
+    let mut own: BTreeSet<IpNet> = all.iter().copied().filter(|net| net.addr().is_ipv6() == ipv6).collect();
+    if own.iter().any(|net| place.addresses.iter().any(|ip| net.contains(ip))) {
+        own.extend(balancer_ips.iter().map(|ip| IpNet::from(*ip)));
+    }
     match own.iter().any(|net| net.prefix_len() == 0) {
         true => BTreeSet::new(),
         false if own.is_empty() => all,
@@ -162,7 +180,11 @@ mod tests {
     use crate::model::Endpoint;
 
     fn here() -> Place {
-        Place { node: "a".into(), zone: Some("east".into()) }
+        Place {
+            node: "a".into(),
+            zone: Some("east".into()),
+            addresses: [IpAddr::from([203, 0, 113, 7])].into(),
+        }
     }
 
     fn service(spec: Value) -> Service {
@@ -257,6 +279,13 @@ mod tests {
         let health = build(&web(&local), &[&slice], &here()).health;
         assert_eq!(health.map(|(port, answer)| (port, answer.local_endpoints)), Some((31000, 1)));
         assert_eq!(build(&web(&json!({"healthCheckNodePort": 31000})), &[&slice], &here()).health, None);
+        // It still serves who comes, but nobody shall be sent.
+        let ending = json!({"ready": false, "serving": true, "terminating": true});
+        let last =
+            self::slice(&json!([{"addresses": ["10.244.1.1"], "nodeName": "a", "conditions": ending}]));
+        let model = build(&web(&local), &[&last], &here());
+        assert_eq!(ips(&model.ports[0].external), ["10.244.1.1:8080"]);
+        assert_eq!(model.health.map(|(_, answer)| answer.local_endpoints), Some(0));
     }
 
     #[test]
@@ -274,6 +303,19 @@ mod tests {
                 .len(),
             0
         );
+    }
+
+    #[test]
+    fn a_node_that_may_come_may_with_the_load_balancers_address_too() {
+        let ranges = |range: &str| {
+            let mut service = web(&json!({"type": "LoadBalancer", "loadBalancerSourceRanges": [range]}));
+            let status = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.10"}, {"ip": "2001:db8::10"}]}});
+            service.status = serde_json::from_value(status).unwrap();
+            let ranges = build(&service, &[], &here()).ports[0].source_ranges.clone();
+            ranges.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(ranges("203.0.113.0/24"), ["192.0.2.10/32", "203.0.113.0/24"]);
+        assert_eq!(ranges("198.51.100.0/24"), ["198.51.100.0/24"]);
     }
 
     #[test]

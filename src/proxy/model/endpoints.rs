@@ -81,6 +81,14 @@ pub(super) fn serving(candidates: &[Candidate]) -> BTreeSet<Endpoint> {
     candidates.iter().filter(|candidate| candidate.serving).map(|candidate| candidate.endpoint).collect()
 }
 
+/// Ready endpoints of this node: a pod that is being ended is nothing to send more traffic for.
+pub(super) fn ready_here(candidates: &[Candidate]) -> impl Iterator<Item = IpAddr> {
+    candidates
+        .iter()
+        .filter(|candidate| candidate.ready && candidate.local)
+        .map(|candidate| candidate.endpoint.ip)
+}
+
 /// Which of the ready endpoints are near enough: as hints say while all have them and some are for here, else all (KEP-2433, KEP-3015).
 fn near(candidates: &[Candidate]) -> impl Fn(&Candidate) -> bool + use<> {
     let decides = |hint: fn(&Candidate) -> Hint| {

@@ -24,6 +24,8 @@ pub struct Place {
     pub node: String,
     /// `topology.kubernetes.io/zone`, as far as it is known.
     pub zone: Option<String>,
+    /// Its own addresses, as far as they are known.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// Where pods are in one address family, and so whose connections to cluster IPs are masqueraded, that answers come back
@@ -100,7 +102,8 @@ pub struct PortModel {
     pub external_ips: BTreeSet<IpAddr>,
     /// Addresses of the load balancer, whose packets come as they were sent to it.
     pub balancer_ips: BTreeSet<IpAddr>,
-    /// Who may come by a load balancer's address (`loadBalancerSourceRanges`); everybody where it is empty.
+    /// Who may come by a load balancer's address (`loadBalancerSourceRanges`), this node in whichever way it does; everybody where
+    /// it is empty.
     pub source_ranges: BTreeSet<IpNet>,
     pub node_port: Option<u16>,
     /// `sessionAffinity: ClientIP` with its timeout.

@@ -1,15 +1,18 @@
 //! Carries transactions to the kernel, and holds the kernel's table against ours.
 
-use std::{io, time::Duration};
+use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
 
 use netlink::nft::{Change, CommitError, Family, Monitor, Socket, TableName, TableState, Transaction};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{Layout, Programmed, Role, TABLE, plan, plan::Plan, plan_all, plan_deletions};
+use super::{
+    Layout, Programmed, Role, TABLE, names::UPSTREAMS_TABLE, plan, plan::Plan, plan_all_on, plan_deletions,
+};
 use crate::{
     apply::{Config, Heard, Key, ProxyError, Rules, WriteError, Written},
     model::{Pods, ServiceModel},
+    observe::drops_invalid,
 };
 
 /// Emptied chains are deleted this long after the last change: not in the way of the next one.
@@ -36,16 +39,44 @@ impl<K: Ord + Clone> Nftables<K> {
     pub fn open(config: &Config, role: Role) -> Result<Self, ProxyError> {
         let socket = Socket::open().map_err(ProxyError::Nftables)?;
         let monitor = Monitor::open(TABLE, &socket).map_err(ProxyError::Nftables)?;
+        let drop_invalid = drops_invalid();
         let table = |family: &Family| {
             let pods = Pods::of(&config.pod_ranges, matches!(family, Family::Ip6), config.masquerade_all);
-            Table { layout: Layout { family: *family, pods, role }, programmed: Programmed::default() }
+            let layout = Layout { family: *family, pods, role, drop_invalid };
+            Table { layout, programmed: Programmed::default() }
         };
         Ok(Self { socket, monitor, tables: config.families.iter().map(table).collect() })
     }
 
     /// The addresses by which connections come to Services.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = std::net::IpAddr> {
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.tables.iter().flat_map(|table| table.programmed.addresses())
+    }
+}
+
+impl<K: Key> Nftables<K> {
+    /// Writes all on a node with these addresses, which count beside IPVS only.
+    pub(crate) async fn write_all_on(
+        &mut self,
+        node: &BTreeSet<IpAddr>,
+        services: &[(K, ServiceModel)],
+    ) -> Result<Written<K>, WriteError> {
+        let mut written = Written::default();
+        for table in &mut self.tables {
+            let services = services.iter().map(|(key, model)| (key, model));
+            let plan = plan_all_on(node.clone(), services, table.layout);
+            written.add(table.commit(&mut self.socket, plan).await?);
+        }
+        Ok(written)
+    }
+
+    /// Which of the node's own addresses are Services' too, as they were when all was written.
+    pub(crate) fn shared_addresses(&self) -> BTreeSet<IpAddr> {
+        let shared = |table: &Table<K>| {
+            let node = table.programmed.node().clone();
+            table.programmed.addresses().filter(move |ip| node.contains(ip)).collect::<Vec<_>>()
+        };
+        self.tables.iter().flat_map(shared).collect()
     }
 }
 
@@ -56,10 +87,10 @@ impl<K: Ord> Table<K> {
         K: Clone,
     {
         state.is_some_and(|state| {
-            let chain = |(name, count): (&str, usize)| state.chains.get(name) == Some(&count);
+            let chain = |(name, count): (String, usize)| state.chains.get(&name) == Some(&count);
             let map = |(name, count): (&str, usize)| state.sets.get(name) == Some(&count);
-            self.programmed.rule_counts().into_iter().all(chain)
-                && self.programmed.element_counts().into_iter().all(map)
+            self.programmed.rule_counts(self.layout).into_iter().all(chain)
+                && self.programmed.element_counts(self.layout).into_iter().all(map)
         })
     }
 
@@ -76,12 +107,7 @@ impl<K: Ord> Table<K> {
 
 impl<K: Key> Rules<K> for Nftables<K> {
     async fn write_all(&mut self, services: &[(K, ServiceModel)]) -> Result<Written<K>, WriteError> {
-        let mut written = Written::default();
-        for table in &mut self.tables {
-            let plan = plan_all(services.iter().map(|(key, model)| (key, model)), table.layout);
-            written.add(table.commit(&mut self.socket, plan).await?);
-        }
-        Ok(written)
+        self.write_all_on(&BTreeSet::new(), services).await
     }
 
     async fn write(&mut self, changed: &[(K, ServiceModel)]) -> Result<Written<K>, WriteError> {
@@ -133,7 +159,11 @@ impl<K: Key> Rules<K> for Nftables<K> {
 }
 
 fn name(family: Family) -> TableName {
-    TableName { family, name: TABLE.to_string() }
+    named(family, TABLE)
+}
+
+fn named(family: Family, name: &str) -> TableName {
+    TableName { family, name: name.to_string() }
 }
 
 /// Removes our tables. False where there was none.
@@ -141,11 +171,31 @@ fn name(family: Family) -> TableName {
 /// # Errors
 /// When the kernel refuses.
 pub async fn remove_tables() -> Result<bool, CommitError> {
-    let mut socket = Socket::open()?;
+    remove(TABLE).await
+}
+
+/// Removes the tables of kube-proxy's mode nftables: two that translate are one too many. False where there was none.
+///
+/// # Errors
+/// When the kernel refuses.
+pub async fn remove_upstreams_tables() -> Result<bool, CommitError> {
+    remove(UPSTREAMS_TABLE).await
+}
+
+async fn remove(name: &str) -> Result<bool, CommitError> {
     let mut removed = false;
     for family in [Family::Ip, Family::Ip6] {
-        if socket.state(&name(family)).await?.is_some() {
-            let transaction = Transaction { table: name(family), changes: vec![Change::DeleteTable] };
+        let table = named(family, name);
+        let mut socket = match Socket::open() {
+            Err(error) if error.is_unsupported() => return Ok(false),
+            socket => socket?,
+        };
+        let state = match socket.state(&table).await {
+            Err(error) if error.is_unsupported() => None,
+            state => state?,
+        };
+        if state.is_some() {
+            let transaction = Transaction { table, changes: vec![Change::DeleteTable] };
             socket.commit(&transaction).await?;
             removed = true;
         }

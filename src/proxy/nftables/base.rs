@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Beside IPVS, `services` only marks, and `input` also judges what IPVS would take but must not, and what comes to an address
-//! of a Service without being for one of its ports: such an address is the node's own there.
+//! of a Service without being for one of its ports: such an address is on the dummy link there. One that is the node's by itself
+//! too is left alone.
 #![deny(clippy::disallowed_methods)]
 
 use ipnet::IpNet;
@@ -137,6 +138,12 @@ fn rules(layout: Layout) -> Vec<Rule> {
         Rule::new(REFUSE, [Statement::Reject(Reject::PortUnreachable)]),
         Rule::new(DISCARD, [Statement::Do(Verdict::Drop)]),
     ]);
+    if layout.drop_invalid {
+        // They would pass untranslated, an endpoint's answer with the endpoint's own address, which its client resets.
+        let (forward, _) = FILTERS[1];
+        let invalid = Statement::CtState(ct_state::INVALID);
+        rules.push(Rule::new(forward, [invalid, Statement::Do(Verdict::Drop)]));
+    }
     for (chain, _) in FILTERS {
         let fresh = Statement::CtState(ct_state::NEW);
         rules.push(Rule::new(chain, [fresh.clone(), by_address(NO_ENDPOINT_IPS)]));
@@ -152,8 +159,12 @@ fn rules(layout: Layout) -> Vec<Rule> {
 fn beside_ipvs(layout: Layout) -> Vec<Rule> {
     let fresh = Statement::CtState(ct_state::NEW);
     let back = Statement::Do(Verdict::Return);
-    let mut rules: Vec<Rule> =
-        strangers(None, layout.pods).map(|rule| Rule::new(STRANGERS, rule)).into_iter().collect();
+    // Where it is not known who is a stranger, this host is one: it has the Service's address, and asks with it.
+    let host = || {
+        let from = Statement::InSet { keys: vec![Key::Saddr], set: SERVICE_ADDRESSES.into(), negate: false };
+        vec![from, Statement::jump(MARK)]
+    };
+    let mut rules = vec![Rule::new(STRANGERS, strangers(None, layout.pods).unwrap_or_else(host))];
     if let Some(net) = layout.pods.range {
         let pod = Statement::InNet { key: Key::Saddr, net, negate: false };
         rules.push(Rule::new(INSIDERS, [pod, back.clone()]));

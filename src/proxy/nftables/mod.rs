@@ -11,8 +11,8 @@ mod names;
 mod plan;
 mod render;
 
-pub use apply::{Nftables, remove_tables};
+pub use apply::{Nftables, remove_tables, remove_upstreams_tables};
 pub(crate) use base::MASQUERADE_BIT;
 pub use names::TABLE;
-pub use plan::{Plan, Programmed, Retired, plan, plan_all, plan_deletions};
+pub use plan::{Plan, Programmed, Retired, plan, plan_all, plan_all_on, plan_deletions};
 pub use render::{Layout, Role};

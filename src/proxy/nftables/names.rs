@@ -9,6 +9,8 @@ use crate::model::{Endpoint, Pool, PortModel};
 
 /// Ours as a whole, one in each address family.
 pub const TABLE: &str = "coracle-proxy";
+/// kube-proxy's in its mode nftables.
+pub(super) const UPSTREAMS_TABLE: &str = "kube-proxy";
 
 pub(super) const SERVICES: &str = "services";
 pub(super) const MARK: &str = "mark-for-masquerade";
@@ -22,7 +24,7 @@ pub(super) const NO_ENDPOINT_NODE_PORTS: &str = "no-endpoint-nodeports";
 // Beside IPVS only.
 pub(super) const STRANGERS: &str = "mark-strangers";
 pub(super) const INSIDERS: &str = "insiders-only";
-/// Addresses that are the node's own there.
+/// Addresses of Services that the node has for their sake alone.
 pub(super) const SERVICE_ADDRESSES: &str = "service-addresses";
 /// Each endpoint's address, twice.
 pub(super) const HAIRPINS: &str = "hairpins";

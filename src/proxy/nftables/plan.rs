@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
 };
 
-use netlink::nft::{Chain, Change, Data, Element, Rule, TableName, Transaction, Verdict};
+use netlink::nft::{Chain, Change, Data, Element, Rule, TableName, TableState, Transaction, Verdict};
 
 use super::{
     base::base,
@@ -32,6 +32,8 @@ pub struct Programmed<K: Ord> {
     /// How many entrances an address has; how many Services an endpoint.
     addresses: Counts,
     hairpins: Counts,
+    /// This node's own addresses, when all was written: what else comes to one of them is no Service's.
+    node: BTreeSet<IpAddr>,
 }
 
 type Counts = BTreeMap<IpAddr, usize>;
@@ -43,6 +45,7 @@ impl<K: Ord> Default for Programmed<K> {
             retired: BTreeSet::new(),
             addresses: Counts::new(),
             hairpins: Counts::new(),
+            node: BTreeSet::new(),
         }
     }
 }
@@ -65,7 +68,8 @@ pub struct Plan<K: Ord> {
     revive: BTreeSet<Retired>,
     addresses: Delta,
     hairpins: Delta,
-    from_nothing: bool,
+    /// The node's own addresses, where all is written.
+    from_nothing: Option<BTreeSet<IpAddr>>,
 }
 
 impl<K: Ord> Plan<K> {
@@ -84,7 +88,18 @@ pub fn plan_all<'a, K: Ord + Clone + 'a>(
     services: impl IntoIterator<Item = (&'a K, &'a ServiceModel)>,
     layout: Layout,
 ) -> Plan<K> {
-    plan_from(&Programmed::default(), services, layout, Some(base(layout)))
+    plan_all_on(BTreeSet::new(), services, layout)
+}
+
+/// The same on a node with these addresses, which count beside IPVS only.
+pub fn plan_all_on<'a, K: Ord + Clone + 'a>(
+    node: BTreeSet<IpAddr>,
+    services: impl IntoIterator<Item = (&'a K, &'a ServiceModel)>,
+    layout: Layout,
+) -> Plan<K> {
+    let nothing = Programmed { node, ..Programmed::default() };
+    let plan = plan_from(&nothing, services, layout, base(layout));
+    Plan { from_nothing: Some(nothing.node), ..plan }
 }
 
 /// What the changed Services need; the empty model for one that is gone.
@@ -93,19 +108,18 @@ pub fn plan<'a, K: Ord + Clone + 'a>(
     changed: impl IntoIterator<Item = (&'a K, &'a ServiceModel)>,
     layout: Layout,
 ) -> Plan<K> {
-    plan_from(programmed, changed, layout, None)
+    plan_from(programmed, changed, layout, Vec::new())
 }
 
-/// `base` comes first where the table is made from nothing.
+/// `base` comes first.
 fn plan_from<'a, K: Ord + Clone + 'a>(
     programmed: &Programmed<K>,
     changed: impl IntoIterator<Item = (&'a K, &'a ServiceModel)>,
     layout: Layout,
-    base: Option<Vec<Change>>,
+    base: Vec<Change>,
 ) -> Plan<K> {
     let nothing = Own::default();
-    let from_nothing = base.is_some();
-    let mut builder = Builder::new(base.unwrap_or_default());
+    let mut builder = Builder::new(base);
     let (mut after, mut hairpins) = (BTreeMap::new(), Delta::default());
     for (key, service) in changed {
         let wish = render(service, layout);
@@ -123,12 +137,13 @@ fn plan_from<'a, K: Ord + Clone + 'a>(
         }
     }
     if layout.role == Role::BesideIpvs {
-        builder.members(SERVICE_ADDRESSES, 1, &addresses, &programmed.addresses);
+        let members = addresses.without(&programmed.node);
+        builder.members(SERVICE_ADDRESSES, 1, &members, &programmed.addresses);
         builder.members(HAIRPINS, 2, &hairpins, &programmed.hairpins);
     }
     let transaction = Transaction { table: table(layout), changes: builder.ordered() };
     let Builder { retire, revive, .. } = builder;
-    Plan { transaction, after, retire, revive, addresses, hairpins, from_nothing, shadowed }
+    Plan { transaction, after, retire, revive, addresses, hairpins, from_nothing: None, shadowed }
 }
 
 /// By how much counts of addresses change.
@@ -143,6 +158,10 @@ impl Delta {
     ) {
         before.into_iter().for_each(|ip| *self.0.entry(*ip).or_default() -= 1);
         after.into_iter().for_each(|ip| *self.0.entry(*ip).or_default() += 1);
+    }
+
+    fn without(&self, addresses: &BTreeSet<IpAddr>) -> Self {
+        Self(self.0.iter().filter(|(ip, _)| !addresses.contains(ip)).map(|(ip, by)| (*ip, *by)).collect())
     }
 
     /// Each address with how often it was and will be counted.
@@ -174,8 +193,8 @@ pub fn plan_deletions<K: Ord>(programmed: &Programmed<K>, layout: Layout) -> Tra
 impl<K: Ord + Clone> Programmed<K> {
     /// The kernel has accepted `plan`.
     pub fn accept(&mut self, plan: Plan<K>) {
-        if plan.from_nothing {
-            *self = Self::default();
+        if let Some(node) = plan.from_nothing {
+            *self = Self { node, ..Self::default() };
         }
         self.held.accept(plan.after);
         plan.addresses.apply(&mut self.addresses);
@@ -198,14 +217,17 @@ impl<K: Ord + Clone> Programmed<K> {
 
     /// How many rules each of our chains has, to hold against what the kernel counts.
     #[must_use]
-    pub fn rule_counts(&self) -> BTreeMap<&str, usize> {
+    pub fn rule_counts(&self, layout: Layout) -> BTreeMap<String, usize> {
+        let shared = Transaction { table: table(layout), changes: base(layout) };
+        let mut counts = TableState::after(&shared).chains;
         let chains = self.held.own().flat_map(|own| &own.chains);
-        chains.map(|(name, rules)| (name.as_str(), rules.len())).collect()
+        counts.extend(chains.map(|(name, rules)| (name.clone(), rules.len())));
+        counts
     }
 
-    /// How many elements each shared map has, to hold against what the kernel counts.
+    /// How many elements each shared map and set has, to hold against what the kernel counts.
     #[must_use]
-    pub fn element_counts(&self) -> BTreeMap<&'static str, usize> {
+    pub fn element_counts(&self, layout: Layout) -> BTreeMap<&'static str, usize> {
         let mut counts: BTreeMap<&'static str, usize> =
             [SERVICE_IPS, SERVICE_NODE_PORTS, NO_ENDPOINT_IPS, NO_ENDPOINT_NODE_PORTS]
                 .map(|map| (map, 0))
@@ -215,7 +237,17 @@ impl<K: Ord + Clone> Programmed<K> {
                 *counts.entry(map).or_default() += 1;
             }
         }
+        if layout.role == Role::BesideIpvs {
+            let members = self.addresses.keys().filter(|ip| !self.node.contains(ip)).count();
+            counts.extend([(SERVICE_ADDRESSES, members), (HAIRPINS, self.hairpins.len())]);
+        }
         counts
+    }
+
+    /// This node's own addresses, as they were when all was written.
+    #[must_use]
+    pub fn node(&self) -> &BTreeSet<IpAddr> {
+        &self.node
     }
 
     /// The addresses by which connections come to Services.

@@ -15,7 +15,9 @@ use super::names::{
 };
 use crate::{
     claims,
-    model::{Door, Endpoint, Otherwise, Pods, Pool, PortModel, ServiceModel, Strangers, Via, Way},
+    model::{
+        Door, Endpoint, Entrance, Otherwise, Pods, Pool, PortModel, Proto, ServiceModel, Strangers, Via, Way,
+    },
 };
 
 /// What only one Service puts into the table of one family.
@@ -54,6 +56,8 @@ pub struct Layout {
     pub family: Family,
     pub pods: Pods,
     pub role: Role,
+    /// Whether packets that conntrack takes for no connection's are not forwarded.
+    pub drop_invalid: bool,
 }
 
 impl Layout {
@@ -78,6 +82,12 @@ pub(super) fn render(service: &ServiceModel, layout: Layout) -> Wish {
             Role::Translate => wish.own.translate(port, layout.pods),
             Role::BesideIpvs => wish.own.filter(port),
         }
+    }
+    if let (Role::BesideIpvs, Some((port, _))) = (layout.role, &service.health) {
+        // Also at an address of a Service, where a load balancer may ask.
+        let entrance = Entrance::NodePort { ipv6: layout.is_ipv6(), proto: Proto::Tcp, port: *port };
+        let pass = Elements { services: None, no_endpoints: Some(Verdict::Return) };
+        wish.claim(entrance, Via::NodePort, pass);
     }
     wish
 }
@@ -133,8 +143,10 @@ impl Own {
     fn filter(&mut self, port: &PortModel) {
         self.hairpins.extend(port.pools().into_iter().flat_map(|(_, endpoints)| endpoints).map(|e| e.ip));
         if is_filtered(port) {
-            let mut rules: Vec<_> =
-                allowed(port).map(|from| vec![from, Statement::Do(Verdict::Return)]).collect();
+            // Where none of a local policy's endpoints is here, IPVS has those of others for this cluster alone.
+            let outside = !port.external.local_only || !port.external.endpoints.is_empty();
+            let take = if outside { Statement::Do(Verdict::Return) } else { Statement::goto(INSIDERS) };
+            let mut rules: Vec<_> = allowed(port).map(|from| vec![from, take.clone()]).collect();
             rules.push(vec![Statement::goto(DISCARD)]);
             self.chains.insert(sources_chain(port), rules);
         }

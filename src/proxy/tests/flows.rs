@@ -20,8 +20,12 @@ use proxy::{
 
 const CLUSTER_IP: &str = "10.96.0.10";
 const NODE: &str = "192.0.2.1";
-const LAYOUT: Layout =
-    Layout { family: Family::Ip, pods: Pods { range: None, masquerade_all: false }, role: Role::Translate };
+const LAYOUT: Layout = Layout {
+    family: Family::Ip,
+    pods: Pods { range: None, masquerade_all: false },
+    role: Role::Translate,
+    drop_invalid: true,
+};
 
 fn dns(endpoints: &[u8]) -> ServiceModel {
     let endpoints: BTreeSet<Endpoint> =

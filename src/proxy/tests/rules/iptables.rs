@@ -16,7 +16,7 @@ use crate::{
 };
 
 fn layout() -> Layout {
-    Layout { ipv6: false, pods: pods() }
+    Layout { ipv6: false, pods: pods(), drop_invalid: true }
 }
 
 /// Rules by chain, by table.
@@ -35,7 +35,7 @@ impl Default for Tables {
 }
 
 fn target(rule: &str) -> &str {
-    rule.rsplit_once("-j ").unwrap().1.split(' ').next().unwrap()
+    rule.rsplit_once("-j ").or_else(|| rule.rsplit_once("-g ")).unwrap().1.split(' ').next().unwrap()
 }
 
 impl Tables {
@@ -125,6 +125,14 @@ fn one_service_of_each_sort_renders_as_written_down() {
 }
 
 #[test]
+fn what_is_no_connections_is_dropped_unless_conntrack_is_liberal() {
+    for drop_invalid in [true, false] {
+        let plan = plan_all::<u8>([], &Saved::default(), Layout { drop_invalid, ..layout() });
+        assert_eq!(plan.restore.to_string().contains("--ctstate INVALID -j DROP"), drop_invalid);
+    }
+}
+
+#[test]
 fn a_change_names_the_chains_of_its_service_alone() {
     let mut programmed = Programmed::default();
     let services: Vec<(u8, ServiceModel)> = (1..50).map(|n| (n, service(n, &[1, 2]))).collect();
@@ -181,6 +189,30 @@ fn rules_that_are_missing_are_noticed() {
     assert!(!programmed.matches(&broken.saved(), layout()));
 }
 
+#[test]
+fn what_other_software_leads_to_a_chain_of_ours_stays() {
+    let mut tables = Tables::default();
+    let theirs = BTreeMap::from([
+        ("CNI-HOSTPORT-SETMARK".to_string(), vec!["-j KUBE-MARK-MASQ".to_string()]),
+        ("KUBE-HP-A".to_string(), vec!["-s 10.244.0.7/32 -g KUBE-MARK-MASQ".to_string()]),
+        ("KUBE-MARK-MASQ".to_string(), Vec::new()),
+    ]);
+    tables.0.get_mut("nat").unwrap().extend(theirs.clone());
+    let services = one_of_each();
+    for _ in 0..2 {
+        let plan = plan_all(services.iter().map(|(key, model)| (key, model)), &tables.saved(), layout());
+        tables.restore(&plan.restore).unwrap();
+        for chain in ["CNI-HOSTPORT-SETMARK", "KUBE-HP-A"] {
+            assert_eq!(tables.0["nat"][chain], theirs[chain]);
+        }
+    }
+    tables.restore(&plan_removal(&tables.saved())).unwrap();
+    let mut expected = Tables::default();
+    expected.0.get_mut("nat").unwrap().extend(theirs);
+    assert_eq!(tables, expected);
+    assert!(tables.saved().is_empty(), "what is left is no proxy's");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -226,6 +258,14 @@ fn rules_of_services_in_the_other_packet_filter_are_refused_and_removed() {
         let Err(error) = Iptables::<u8>::open_in(&config, Some(Flavour::Nft)).await else {
             panic!("two packet filters would translate")
         };
+        // Also where that came later.
+        let mut other: Iptables<u8> = {
+            assert!(proxy::iptables::remove_chains().await.unwrap());
+            Iptables::open_in(&config, Some(Flavour::Nft)).await.unwrap()
+        };
+        rules.write_all(&[(1, service(1, &[1]))]).await.unwrap();
+        let late = other.write_all(&[(1, service(1, &[1]))]).await.expect_err("two would translate");
+        assert_eq!(late.to_string(), error.to_string());
         let error = error.to_string();
         assert!(error.contains("update-alternatives --set iptables /usr/sbin/iptables-legacy"), "{error}");
         assert!(proxy::iptables::remove_chains().await.unwrap());

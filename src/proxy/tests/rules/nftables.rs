@@ -5,18 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use netlink::nft::{Family, Socket};
 use proptest::prelude::*;
 use proxy::{
+    Rules,
     model::ServiceModel,
-    nftables::{Layout, Programmed, Role, plan, plan_all, plan_deletions},
+    nftables::{Layout, Nftables, Programmed, Role, plan, plan_all, plan_all_on, plan_deletions},
 };
 
 use crate::{
-    bed::in_namespace,
-    models::{any_service, numbered, one_of_each, pods, service},
+    bed::{in_namespace, run},
+    models::{any_service, local_targets, numbered, one_of_each, pods, service},
     table::Table,
 };
 
 fn layout() -> Layout {
-    Layout { family: Family::Ip, pods: pods(), role: Role::Translate }
+    Layout { family: Family::Ip, pods: pods(), role: Role::Translate, drop_invalid: true }
 }
 
 #[test]
@@ -65,9 +66,9 @@ proptest! {
         let all = plan_all(&services, layout());
         fresh.commit(&all.transaction).map_err(TestCaseError::fail)?;
         prop_assert_eq!(table, fresh);
-        let counts = programmed.element_counts();
+        let counts = programmed.element_counts(layout());
         programmed.accept(all);
-        prop_assert_eq!(counts, programmed.element_counts());
+        prop_assert_eq!(counts, programmed.element_counts(layout()));
     }
 }
 
@@ -114,21 +115,106 @@ fn the_older_service_has_an_address_and_the_younger_takes_over() {
 }
 
 #[test]
+fn beside_ipvs_an_address_of_the_nodes_own_stays_the_nodes() {
+    let layout = Layout { role: Role::BesideIpvs, ..layout() };
+    let own: std::net::IpAddr = "192.0.2.1".parse().unwrap();
+    let mut model = service(1, &[1]);
+    model.ports[0].external_ips = [own, "192.0.2.9".parse().unwrap()].into();
+    let addresses = |text: &str| -> Vec<String> {
+        let elements = text.lines().filter(|line| line.contains(" element "));
+        let lines = elements.filter_map(|line| line.split_once("service-addresses {"));
+        lines.flat_map(|(_, list)| list.trim_end_matches('}').split(',')).map(|ip| ip.trim().into()).collect()
+    };
+    let (mut table, mut programmed) = (Table::default(), Programmed::default());
+    let first = plan_all_on([own].into(), [(&1, &model)], layout);
+    table.commit(&first.transaction).unwrap();
+    assert_eq!(addresses(&first.transaction.render()), ["10.96.0.1", "192.0.2.9"]);
+    programmed.accept(first);
+    let gone = plan(&programmed, [(&1, &ServiceModel::default())], layout);
+    table.commit(&gone.transaction).unwrap();
+    assert_eq!(addresses(&gone.transaction.render()), ["10.96.0.1", "192.0.2.9"]);
+}
+
+#[test]
+fn beside_ipvs_this_host_is_masqueraded_also_where_no_range_of_pods_is_known() {
+    let layout = Layout { role: Role::BesideIpvs, pods: proxy::model::Pods::default(), ..layout() };
+    let all = plan_all([(&1, &service(1, &[1]))], layout).transaction.render();
+    let rules: Vec<&str> = all.lines().filter(|line| line.contains("proxy mark-strangers ")).collect();
+    assert_eq!(
+        rules,
+        ["add rule ip coracle-proxy mark-strangers ip saddr @service-addresses jump mark-for-masquerade"]
+    );
+}
+
+#[test]
+fn beside_ipvs_allowed_clients_from_outside_are_not_sent_to_other_nodes_under_a_local_policy() {
+    let layout = Layout { role: Role::BesideIpvs, ..layout() };
+    let sources = |here: &[u8]| {
+        let mut model = service(1, &[1, 2]);
+        model.ports[0].external = local_targets(here, &[1, 2]);
+        model.ports[0].balancer_ips = ["192.0.2.10".parse().unwrap()].into();
+        model.ports[0].source_ranges = ["203.0.113.0/24".parse().unwrap()].into();
+        let text = plan_all([(&1, &model)], layout).transaction.render();
+        let rules = text.lines().filter(|line| line.contains("add rule") && line.contains("proxy sources-"));
+        rules.filter_map(|line| Some(line.split_once(" ip saddr ")?.1.to_string())).collect::<Vec<_>>()
+    };
+    assert_eq!(sources(&[]), ["203.0.113.0/24 goto insiders-only"]);
+    assert_eq!(sources(&[1]), ["203.0.113.0/24 return"]);
+}
+
+#[test]
+fn what_is_no_connections_is_dropped_unless_conntrack_is_liberal() {
+    let drops = |layout| {
+        let text = plan_all([(&1, &service(1, &[1]))], layout).transaction.render();
+        text.lines().any(|line| line.ends_with("filter-forward ct state invalid drop"))
+    };
+    for role in [Role::Translate, Role::BesideIpvs] {
+        assert!(drops(Layout { role, ..layout() }));
+        assert!(!drops(Layout { role, drop_invalid: false, ..layout() }));
+    }
+    in_namespace(async || {
+        let set = |value| run(&format!("echo {value} > /proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal"));
+        for (liberal, drops) in [(1, "!"), (0, "")] {
+            set(liberal);
+            let mut rules: Nftables<u8> = Nftables::open(&crate::bed::config(), Role::Translate).unwrap();
+            rules.write_all(&[]).await.unwrap();
+            run(&format!(
+                "{drops} nft list chain ip coracle-proxy filter-forward | grep -q 'ct state invalid drop'"
+            ));
+            assert!(rules.audit().await.unwrap());
+        }
+    });
+}
+
+#[test]
 fn the_kernel_has_the_rules_that_we_count() {
     in_namespace(async || {
-        let mut socket = Socket::open().unwrap();
-        let mut programmed = Programmed::default();
-        let services: BTreeMap<u8, ServiceModel> = (0..50).map(|n| (n, service(n, &[1, 2]))).collect();
-        let all = plan_all(&services, layout());
-        let table = all.transaction.table.clone();
-        socket.commit(&all.transaction).await.unwrap();
-        programmed.accept(all);
-        let state = socket.state(&table).await.unwrap().unwrap();
-        for (chain, count) in programmed.rule_counts() {
-            assert_eq!(state.chains.get(chain), Some(&count), "{chain}");
+        for role in [Role::Translate, Role::BesideIpvs] {
+            let layout = Layout { role, ..layout() };
+            let mut socket = Socket::open().unwrap();
+            let mut programmed = Programmed::default();
+            let services: BTreeMap<u8, ServiceModel> = (0..50).map(|n| (n, service(n, &[1, 2]))).collect();
+            let all = plan_all_on(["10.96.0.7".parse().unwrap()].into(), &services, layout);
+            let table = all.transaction.table.clone();
+            socket.commit(&all.transaction).await.unwrap();
+            programmed.accept(all);
+            let state = socket.state(&table).await.unwrap().unwrap();
+            assert_eq!(state.chains, programmed.rule_counts(layout));
+            for (map, count) in programmed.element_counts(layout) {
+                assert_eq!(state.sets.get(map), Some(&count), "{map}");
+            }
+            assert_eq!(state.sets.len(), programmed.element_counts(layout).len(), "no set goes uncounted");
         }
-        for (map, count) in programmed.element_counts() {
-            assert_eq!(state.sets.get(map), Some(&count), "{map}");
-        }
+    });
+}
+
+#[test]
+fn an_audit_misses_a_rule_that_all_services_share() {
+    in_namespace(async || {
+        let mut rules: Nftables<u8> = Nftables::open(&crate::bed::config(), Role::Translate).unwrap();
+        rules.write_all(&[(1, service(1, &[1]))]).await.unwrap();
+        assert!(rules.audit().await.unwrap());
+        run("nft flush chain ip coracle-proxy nat-postrouting");
+        assert!(!rules.audit().await.unwrap());
     });
 }

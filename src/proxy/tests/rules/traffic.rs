@@ -87,6 +87,7 @@ common! {
     servers_and_addresses_that_somebody_removes_come_back,
     an_endpoint_that_goes_keeps_its_connections,
     what_is_for_no_port_of_a_service_is_refused,
+    the_nodes_own_address_stays_the_nodes,
 }
 
 async fn nftables() -> Nftables<u8> {
@@ -275,6 +276,19 @@ async fn what_is_for_no_port_of_a_service_is_refused(bed: Bed, mut rules: impl R
     bed.outside.run(|| std::net::TcpStream::connect((NODE, 81)).unwrap());
 }
 
+async fn the_nodes_own_address_stays_the_nodes(bed: Bed, mut rules: impl Rules<u8>) {
+    let own = |number| with(service(number, &[1]), |port| port.external_ips = [NODE.parse().unwrap()].into());
+    let _own = std::net::TcpListener::bind(("0.0.0.0", 81)).unwrap();
+    rules.write_all(&[(1, own(1))]).await.unwrap();
+    bed.outside.run(|| std::net::TcpStream::connect((NODE, 81)).unwrap());
+    assert_eq!(bed.outside.reaches(NODE, 80), BTreeSet::from([1]));
+    assert!(rules.audit().await.unwrap());
+    write(&mut rules, [(1, ServiceModel::default())]).await;
+    write(&mut rules, [(2, own(2))]).await;
+    bed.outside.run(|| std::net::TcpStream::connect((NODE, 81)).unwrap());
+    assert_eq!(bed.outside.reaches(NODE, 80), BTreeSet::from([1]));
+}
+
 async fn a_local_policy_inside_keeps_to_this_node(bed: Bed, mut rules: impl Rules<u8>) {
     let local = |here: &[u8]| with(service(1, &[1, 3]), |port| port.internal = local_targets(here, &[1, 3]));
     rules.write_all(&[(1, local(&[1]))]).await.unwrap();
@@ -423,6 +437,17 @@ fn ipv6_is_served_by_ipvs() {
     on_a_node(async |_bed| ipv6_is_served(Ipvs::open(&dual(Mode::Ipvs)).await.unwrap()).await);
 }
 
+#[test]
+#[ignore = "the kernel needs the modules ip_vs and dummy: tests/vm/run.sh ipvs_traffic"]
+fn this_host_reaches_another_node_by_ipvs_without_a_range_of_pods() {
+    on_a_node(async |_bed| {
+        let config = proxy::Config { mode: Mode::Ipvs, pod_ranges: Vec::new(), ..config() };
+        let mut rules = Ipvs::open(&config).await.unwrap();
+        rules.write_all(&[(1, service(1, &[3]))]).await.unwrap();
+        assert_eq!(ask("10.96.0.1", 80).unwrap().client.to_string(), NODE);
+    });
+}
+
 async fn a_pods_connection_is_masqueraded(bed: &Bed, mut rules: impl Rules<u8>) {
     rules.write_all(&[(1, service(1, &[2]))]).await.unwrap();
     assert_ne!(bed.pods[0].ask("10.96.0.1", 80).unwrap().client.to_string(), "10.244.0.1");
@@ -436,6 +461,34 @@ fn pods_are_masqueraded_too_where_all_are_to_be() {
         remove_tables().await.unwrap();
         let rules = Iptables::open_in(&config, Some(Flavour::Nft)).await.unwrap();
         a_pods_connection_is_masqueraded(&bed, rules).await;
+    });
+}
+
+#[test]
+fn what_kube_proxy_left_of_its_other_modes_goes() {
+    on_a_node(async |_bed| {
+        let leave = || {
+            run("nft add table ip kube-proxy; nft add table ip6 kube-proxy; nft add chain ip kube-proxy services
+                 nft add table ip stranger
+                 iptables-nft -w -N KUBE-IPVS-FILTER; iptables-nft -w -A INPUT -j KUBE-IPVS-FILTER
+                 iptables-nft -w -N KUBE-NODE-PORT; iptables-nft -w -A KUBE-IPVS-FILTER -j KUBE-NODE-PORT
+                 iptables-nft -w -N KUBE-FIREWALL; iptables-nft -w -A INPUT -j KUBE-FIREWALL");
+        };
+        let gone = || {
+            run("! nft list ruleset | grep -E 'kube-proxy|KUBE-IPVS-FILTER|KUBE-NODE-PORT'
+                 nft list ruleset | grep -q 'jump KUBE-FIREWALL'
+                 nft list table ip stranger >/dev/null
+                 iptables-nft -w -F INPUT; iptables-nft -w -X KUBE-FIREWALL");
+        };
+        leave();
+        let mut rules = nftables().await;
+        rules.write_all(&[(1, service(1, &[1]))]).await.unwrap();
+        assert!(proxy::after_switch_to(Mode::Nftables, (30000, 32767)).await);
+        gone();
+        assert!(rules.audit().await.unwrap());
+        leave();
+        assert!(proxy::cleanup((30000, 32767)).await.is_empty());
+        gone();
     });
 }
 

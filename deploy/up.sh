@@ -41,7 +41,11 @@ if ! "$coracle" status --config "$state/config.yaml" --wait 60s --while-pid "$pi
   exit 1
 fi
 say "Applying deploy/demo.yaml"
-urls=$("$coracle" apply --config "$state/config.yaml" -f deploy/demo.yaml --wait 90s | tee /dev/stderr | grep -o 'http://[^ ]*')
+# Not by tee to /dev/stderr: where that is a file, everything before would be gone.
+urls=$("$coracle" apply --config "$state/config.yaml" -f deploy/demo.yaml --wait 90s | while IFS= read -r line; do
+  echo "$line" >&2
+  grep -o 'http://[^ ]*' <<<"$line" || true
+done)
 for url in $urls; do
   page=$(curl --silent --show-error --fail --max-time 5 --retry 10 --retry-delay 1 --retry-all-errors "$url")
   say "$url answers: $(grep -o '<h1>.*</h1>' <<<"$page" | sed 's/<[^>]*>//g')"

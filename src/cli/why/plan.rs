@@ -245,7 +245,7 @@ fn mend(observed: &Observed) -> Option<String> {
     let text = match stuck(pod) {
         Some((status, "ErrImagePull" | "ImagePullBackOff", _)) => format!(
             "The image \"{}\" could not be pulled. Check its name and tag, and that this node reaches its registry \
-             (or load it: ctr -n k8s.io images import FILE). The pull is tried again by itself.",
+             (or load it: ctr -n k8s.io images import FILE, with -a SOCKET where the runtime's is another than containerd's own). The pull is tried again by itself.",
             status.image
         ),
         Some((status, "InvalidImageName", _)) => format!("\"{}\" is not the name of an image; correct it in the pod's spec.", status.image),

@@ -61,11 +61,13 @@ stop() {
   # What is not empty is another host's, which notes nothing and takes nothing away.
   if [ -r "$state/places" ]; then
     while read -r place; do
+      [ -d "$place" ] || continue
+      # Another host may take the same away at the same time.
       # Shims that were killed leave sockets that nobody listens at.
-      find "$place" -type s 2>/dev/null | while read -r dead; do
+      { find "$place" -type s || true; } | while read -r dead; do
         grep -qF -- " $dead" /proc/net/unix || rm -f "$dead"
       done
-      [ ! -d "$place" ] || find "$place" -depth -type d -empty -delete
+      find "$place" -depth -type d -empty -delete || true
     done <"$state/places"
   fi
   rm -rf "$state/places" "$run/containerd" "$socket" "$socket.ttrpc" "$pidfile" "$run/containerd.toml" "$state/containerd" "$state/containerd.log"

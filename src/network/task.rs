@@ -101,20 +101,19 @@ pub async fn run(config: Config, nodes: Nodes, scope: Scope) -> Result<(), Netwo
         tunnel_mtu: settings.tunnel_mtu,
     };
     loop {
-        let patience = match network.pass(&nodes).await {
-            Ok(()) => INTERVAL,
-            Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "network: pass failed");
-                RETRY
-            }
-        };
+        let outcome = network.pass(&nodes).await;
+        if let Err(error) = &outcome {
+            warn!(error = error as &dyn std::error::Error, "network: pass failed");
+        }
+        let patience = if outcome.is_ok() { INTERVAL } else { RETRY };
         // Every arm means the same: look again.
         tokio::select! {
             () = scope.cancelled() => return Ok(()),
             _ = own_changes.next() => {}
             _ = changes.next() => {}
             () = touched(&mut rules) => {}
-            () = folder.changed() => {}
+            // A write of ours that failed is heard there too, and would be tried again without a pause.
+            () = folder.changed(), if outcome.is_ok() => {}
             () = tokio::time::sleep(patience) => {}
         }
     }

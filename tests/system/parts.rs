@@ -42,11 +42,7 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 8080
 fn a_kubelet_and_a_kube_proxy_by_upstreams_flags_and_files_are_a_node() {
     let link = Link::new("parts");
     let mut a = Host::on(&link, "a", 1);
-    a.start_as(&["server"]);
-    a.eventually("the API answers", SECONDS_60, |a| {
-        let output = a.kubectl(&["get", "serviceaccount", "default"]);
-        if output.status.success() { Ok(()) } else { Err(text(&output)) }
-    });
+    control_plane(&mut a);
     let b = Host::on(&link, "b", 2);
     refusals(&b);
     let line = a.token();
@@ -206,6 +202,15 @@ impl Files {
         program.arg(format!("--config={config}")).arg("--hostname-override=b");
         b.start_beside("kube-proxy", program)
     }
+}
+
+/// Starts the control plane alone, and waits for it.
+pub(crate) fn control_plane(a: &mut Host) {
+    a.start_as(&["server"]);
+    a.eventually("the API answers", SECONDS_60, |a| {
+        let output = a.kubectl(&["get", "serviceaccount", "default"]);
+        if output.status.success() { Ok(()) } else { Err(text(&output)) }
+    });
 }
 
 /// The cgroup of a host's pods.

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     hosts::{Host, Link, Started, text, tool},
-    parts::{Files, Parts, cgroup_root, logs_and_exec},
+    parts::{Files, Parts, cgroup_root, control_plane, logs_and_exec},
 };
 
 const SECONDS_60: Duration = Duration::from_secs(60);
@@ -71,11 +71,7 @@ impl Drop for CgroupRoot {
 fn upstreams_kubelet_and_kube_proxy_are_a_node_of_our_control_plane() {
     let link = Link::new("theirs");
     let mut a = Host::on(&link, "a", 1);
-    a.start_as(&["server"]);
-    a.eventually("the API answers", SECONDS_60, |a| {
-        let output = a.kubectl(&["get", "serviceaccount", "default"]);
-        if output.status.success() { Ok(()) } else { Err(text(&output)) }
-    });
+    control_plane(&mut a);
     let b = Host::on(&link, "b", 2);
     let _cgroups = CgroupRoot::make(&b);
     let line = a.token();

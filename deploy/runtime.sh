@@ -62,8 +62,7 @@ stop() {
   if [ -r "$state/places" ]; then
     while read -r place; do
       [ -d "$place" ] || continue
-      # Another host may take the same away at the same time.
-      # Shims that were killed leave sockets that nobody listens at.
+      # Shims that were killed leave sockets that nobody listens at. Another host may take the same away meanwhile.
       { find "$place" -type s || true; } | while read -r dead; do
         grep -qF -- " $dead" /proc/net/unix || rm -f "$dead"
       done

@@ -3,7 +3,8 @@
 use std::{io, time::Duration};
 
 use netlink_packet_core::{
-    NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NetlinkSerializable,
 };
 use netlink_sys::SocketAddr;
 use nix::sys::{
@@ -15,6 +16,10 @@ use crate::namespace::NamespaceError;
 
 /// The kernel answers at once, unless somebody else holds the RTNL lock.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// A list that changed while it was read may lack what was there all the time: it is read again this often.
+pub(crate) const DUMP_TRIES: usize = 8;
+/// Where the sequence number stands in a message.
+const SEQUENCE: std::ops::Range<usize> = 8..12;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
@@ -34,6 +39,10 @@ pub enum RequestError {
         #[source]
         source: netlink_packet_core::DecodeError,
     },
+    #[error("{operation}: somebody else's is there")]
+    Taken { operation: String },
+    #[error("{operation}: what is listed changed again and again meanwhile")]
+    Interrupted { operation: String },
     #[error("{operation}: the kernel refused")]
     Refused {
         operation: String,
@@ -96,25 +105,40 @@ impl Requests {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Asks, with `flags` beyond that it is a question, and gives all answers.
+    /// Asks, with `flags` beyond that it is a question, and gives all answers. A list is whole, or an error.
     pub(crate) fn ask<M: NetlinkSerializable + NetlinkDeserializable>(
         &mut self,
         message: M,
         flags: u16,
         operation: &str,
     ) -> Result<Vec<M>, RequestError> {
-        let transport = |source| RequestError::Transport { operation: operation.to_string(), source };
-        self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
         let mut request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map_err(transport)?;
+        for _ in 0..DUMP_TRIES {
+            if let Some(answers) = self.ask_once(&mut bytes, operation)? {
+                return Ok(answers);
+            }
+        }
+        Err(RequestError::Interrupted { operation: operation.to_string() })
+    }
 
-        let mut answers = Vec::new();
+    /// `None` where the list changed while it was read.
+    fn ask_once<M: NetlinkDeserializable>(
+        &mut self,
+        request: &mut [u8],
+        operation: &str,
+    ) -> Result<Option<Vec<M>>, RequestError> {
+        let transport = |source| RequestError::Transport { operation: operation.to_string(), source };
+        self.sequence = self.sequence.wrapping_add(1);
+        request[SEQUENCE].copy_from_slice(&self.sequence.to_ne_bytes());
+        self.socket.send(request, 0).map_err(transport)?;
+
+        let (mut answers, mut interrupted) = (Vec::new(), false);
+        let whole = |answers, interrupted: bool| Ok((!interrupted).then_some(answers));
         loop {
             let (datagram, _) = self.socket.recv_from_full().map_err(transport)?;
             let mut rest = datagram.as_slice();
@@ -127,12 +151,13 @@ impl Requests {
                 if answer.header.sequence_number != self.sequence {
                     continue;
                 }
+                interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
                 match answer.payload {
                     NetlinkPayload::InnerMessage(inner) => answers.push(inner),
-                    NetlinkPayload::Done(_) => return Ok(answers),
+                    NetlinkPayload::Done(_) => return whole(answers, interrupted),
                     NetlinkPayload::Error(error) => {
                         return match error.code {
-                            None => Ok(answers),
+                            None => whole(answers, interrupted),
                             Some(_) => Err(RequestError::Refused {
                                 operation: operation.to_string(),
                                 source: error.to_io(),

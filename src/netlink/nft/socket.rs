@@ -12,7 +12,10 @@ use super::{
     encode::{self, message},
     model::{Change, TableName, Transaction},
 };
-use crate::wire::{Reader, Writer};
+use crate::{
+    request::DUMP_TRIES,
+    wire::{Reader, Writer},
+};
 
 /// The kernel takes a batch as one datagram: room for some ten thousand Services.
 const SEND_BUFFER_BYTES: usize = 64 << 20;
@@ -23,6 +26,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+const NLM_F_DUMP_INTR: u16 = 0x10;
 const HEADER: usize = 16;
 const NFGENMSG: usize = 4;
 
@@ -49,6 +53,8 @@ pub enum CommitError {
     },
     #[error("table {table}: no answer from the kernel within {} s", .after.as_secs())]
     Silent { table: String, after: Duration },
+    #[error("table {table}: it changed again and again while it was read")]
+    Interrupted { table: String },
 }
 
 impl CommitError {
@@ -230,27 +236,45 @@ impl Socket {
         Ok(lists.iter().map(count).sum())
     }
 
-    /// The attribute bytes of each answer; `None` where the kernel knows no such object.
+    /// The attribute bytes of each answer, all of one moment; `None` where the kernel knows no such object.
     async fn dump(
         &mut self,
         table: &TableName,
         kind: u16,
         attributes: &[u8],
     ) -> Result<Option<Vec<Vec<u8>>>, CommitError> {
+        for _ in 0..DUMP_TRIES {
+            if let Some(found) = self.dump_once(table, kind, attributes).await? {
+                return Ok(found);
+            }
+        }
+        Err(CommitError::Interrupted { table: table.name.clone() })
+    }
+
+    /// The outer `None`: somebody committed a change of any table meanwhile, and what is listed may lack what was there
+    /// all the time.
+    async fn dump_once(
+        &mut self,
+        table: &TableName,
+        kind: u16,
+        attributes: &[u8],
+    ) -> Result<Option<Option<Vec<Vec<u8>>>>, CommitError> {
         let sequence = self.sequence;
         self.sequence = self.sequence.wrapping_add(1).max(1);
         let request = encode::request(kind, encode::NLM_F_DUMP, table.family, sequence, attributes);
         let transport = |source| CommitError::Transport { table: table.name.clone(), source };
         self.socket.send(&request).await.map_err(transport)?;
-        let mut found = Vec::new();
+        let (mut found, mut interrupted) = (Vec::new(), false);
         loop {
             let (bytes, _) = self.receive(&table.name).await?;
             for answer in Messages::new(&bytes).filter(|answer| answer.sequence == sequence) {
+                interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
                 match (answer.kind, answer.error()) {
-                    (NLMSG_DONE, _) => return Ok(Some(found)),
-                    (NLMSG_ERROR, Some(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    (NLMSG_ERROR, Some(error)) if error.kind() == io::ErrorKind::NotFound => {
+                        return Ok(Some(None));
+                    }
                     (NLMSG_ERROR, Some(error)) => return Err(transport(error)),
-                    (NLMSG_ERROR, None) => return Ok(Some(found)),
+                    (NLMSG_DONE, _) | (NLMSG_ERROR, None) => return Ok((!interrupted).then_some(Some(found))),
                     _ => found.push(answer.body.get(NFGENMSG..).unwrap_or_default().to_vec()),
                 }
             }
@@ -429,6 +453,7 @@ impl Monitor {
 #[derive(Debug)]
 struct Message<'a> {
     kind: u16,
+    flags: u16,
     sequence: u32,
     /// Who caused it.
     port: u32,
@@ -465,11 +490,12 @@ impl<'a> Iterator for Messages<'a> {
     fn next(&mut self) -> Option<Message<'a>> {
         let word = |from: usize| self.rest.get(from..from + 4)?.try_into().ok().map(u32::from_ne_bytes);
         let length = word(0)? as usize;
-        let kind = u16::from_ne_bytes(self.rest.get(4..6)?.try_into().ok()?);
+        let half = |from: usize| self.rest.get(from..from + 2)?.try_into().ok().map(u16::from_ne_bytes);
+        let (kind, flags) = (half(4)?, half(6)?);
         let (sequence, port) = (word(8)?, word(12)?);
         let body = self.rest.get(HEADER..length)?;
         self.rest = self.rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Message { kind, sequence, port, body })
+        Some(Message { kind, flags, sequence, port, body })
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod address;
 mod link;
+mod monitor;
 mod neighbour;
 mod queueing;
 mod routes;
@@ -17,6 +18,7 @@ mod socket;
 mod vxlan;
 
 pub use link::{Link, Mac, VethPair};
+pub use monitor::Monitor;
 pub use queueing::TokenBucket;
 pub use routes::Route;
 pub use socket::Socket;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
@@ -17,7 +17,7 @@ use crate::request::{RequestError, or_absent};
 
 /// Routing protocol number that our routes carry, so that they are told from everybody else's. Neither
 /// `/etc/iproute2/rt_protos` nor another pod network that we know of uses it.
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(107);
+pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(107);
 
 /// A unicast route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -104,6 +104,13 @@ impl Route {
         message
     }
 
+    /// Whether the kernel would put one for the other.
+    fn is_in_place_of(&self, other: &Route) -> bool {
+        let place =
+            |route: &Route| route.destination.map(|net| net.trunc()).filter(|net| net.prefix_len() > 0);
+        (place(self), self.priority) == (place(other), other.priority)
+    }
+
     fn describe(&self) -> String {
         let destination = self.destination.map_or_else(|| "default".to_string(), |net| net.to_string());
         let gateway = self.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
@@ -112,13 +119,24 @@ impl Route {
 }
 
 impl Socket {
-    /// Makes a route, or changes the one of the same destination and priority.
+    /// Makes a route, or changes the one of ours that has the same destination and priority.
     ///
     /// # Errors
-    /// When the gateway cannot be reached, or there is no such interface.
+    /// When the gateway cannot be reached, or there is no such interface, or somebody else's route is there.
     pub fn set_route(&mut self, route: &Route) -> Result<(), RequestError> {
         let operation = format!("set route {}", route.describe());
-        self.change(RouteNetlinkMessage::NewRoute(route.message()), NLM_F_CREATE | NLM_F_REPLACE, &operation)
+        let message = || RouteNetlinkMessage::NewRoute(route.message());
+        match self.change(message(), NLM_F_CREATE | NLM_F_EXCL, &operation) {
+            Err(error) if error.is_present() => {
+                let there = self.routes(route.family())?;
+                let foreign = there.iter().any(|there| !there.ours && there.is_in_place_of(route));
+                if foreign {
+                    return Err(RequestError::Taken { operation });
+                }
+                self.change(message(), NLM_F_CREATE | NLM_F_REPLACE, &operation)
+            }
+            other => other,
+        }
     }
 
     /// Removes a route. False if there was none.

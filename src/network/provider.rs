@@ -8,9 +8,11 @@ use std::{
     time::Duration,
 };
 
-use lifecycle::Workers;
+use lifecycle::{WorkError, Workers};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::oneshot;
+use tracing::warn;
 
 use crate::{
     builtin::{Builtin, Settings},
@@ -132,28 +134,62 @@ impl Provider {
         match self {
             Self::BuiltIn(network) => {
                 let network = network.clone();
+                let (tell, mut told) = oneshot::channel();
                 let work = move || {
-                    let result = on_builtin(&network, &request, version);
+                    on_builtin(&network, &request, version, tell);
                     drop(turn);
-                    result
                 };
-                workers.run("cni", BLOCKING_DEADLINE, work).await.unwrap_or_else(|error| {
-                    Err(CniError::caused(Code::TRY_AGAIN_LATER, "the network is busy", &error))
-                })
+                // The work may go on after its answer, also when nobody waits for it any more.
+                let ended = tokio::select! {
+                    biased;
+                    Ok(result) = &mut told => return result,
+                    ended = workers.run("cni", BLOCKING_DEADLINE, work) => ended,
+                };
+                // It may have told and ended since it was asked.
+                told.try_recv().unwrap_or_else(|_| Err(unanswered(ended.err())))
             }
             Self::Chain(chain) => on_chain(chain, &request, version).await,
         }
     }
 }
 
-fn on_builtin(network: &Builtin, request: &Request, version: Version) -> Result<Value, CniError> {
-    match request.command {
-        Command::Add => network.add(subject(request)?).map(|result| to_json(&result, version)),
-        Command::Del => network.del(&subject(request)?.id).map(|()| Value::Null),
-        Command::Check => network.check(&subject(request)?.id).map(|()| Value::Null),
-        Command::Gc => network.gc(&request.valid).map(|_| Value::Null),
-        Command::Status => network.status().map(|()| Value::Null),
-        Command::Version => Ok(Value::Null),
+/// Tells the answer as soon as the runtime may have it, and finishes what it need not wait for.
+fn on_builtin(
+    network: &Builtin,
+    request: &Request,
+    version: Version,
+    tell: oneshot::Sender<Result<Value, CniError>>,
+) {
+    let mut leaving = None;
+    let mut carry_out = || {
+        Ok(match request.command {
+            Command::Add => to_json(&network.add(subject(request)?)?, version),
+            Command::Del => {
+                leaving = network.cut_off(&subject(request)?.id)?;
+                Value::Null
+            }
+            Command::Check => network.check(&subject(request)?.id).map(|()| Value::Null)?,
+            Command::Gc => network.gc(&request.valid).map(|_| Value::Null)?,
+            Command::Status => network.status().map(|()| Value::Null)?,
+            Command::Version => Value::Null,
+        })
+    };
+    // Whoever asked may have gone away.
+    drop(tell.send(carry_out()));
+    if let Some(leaving) = leaving
+        && let Err(error) = network.clear_away(&leaving)
+    {
+        warn!(
+            error = &error as &dyn std::error::Error,
+            "network: what is left of an attachment stays for now"
+        );
+    }
+}
+
+fn unanswered(error: Option<WorkError>) -> CniError {
+    match error {
+        Some(error) => CniError::caused(Code::TRY_AGAIN_LATER, "the network is busy", &error),
+        None => CniError::new(Code::TRY_AGAIN_LATER, "the network did not answer"),
     }
 }
 

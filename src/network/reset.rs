@@ -45,7 +45,7 @@ pub async fn reset(config: &Config) -> Report {
     if let Ok(Some(saved @ Saved::Chain { .. })) = &saved {
         match Provider::open(saved, &config.state_dir) {
             Ok(Provider::Chain(chain)) => {
-                report.note("attachments of the chain", chain.gc(&[]).await, |()| Vec::new());
+                report.note("attachments of the chain", chain.clear().await, |()| Vec::new());
             }
             Ok(Provider::BuiltIn(_)) => {}
             Err(error) => report.note("the chain", Err::<(), _>(error), |()| Vec::new()),

@@ -7,7 +7,7 @@ use client::{ObjectKey, Store};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use lifecycle::{Scope, WorkError, Workers};
-use netlink::nft::Monitor;
+use netlink::{nft, route};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -18,12 +18,13 @@ use crate::{
     folder::Folder,
     host::{self, HostError, Ledger},
     offer::{self, Offer, OfferError},
+    plugin,
     provider::{Provider, ProviderError, Saved},
-    routes::{self, Local, Outcome, StepError},
+    routes::{self, Local, Outcome, Refused, StepError},
     server::{self, ServerError},
 };
 
-/// A way to another node can be taken away without any event.
+/// The safety net under the events.
 const INTERVAL: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(2);
 const BLOCKING_DEADLINE: Duration = Duration::from_secs(60);
@@ -44,7 +45,7 @@ pub enum NetworkError {
     #[error("the rules of the pod network")]
     Rules(#[source] CniError),
     #[error("hear changes of the rules")]
-    Monitor(#[source] netlink::nft::CommitError),
+    Monitor(#[source] nft::CommitError),
     #[error("the runtime's CNI folders")]
     Offer(#[from] OfferError),
     #[error("find this process's binary")]
@@ -72,6 +73,11 @@ pub struct Nodes {
 /// # Errors
 /// When the configuration cannot work: a chain that does not parse, a socket that is taken.
 pub async fn run(config: Config, nodes: Nodes, scope: Scope) -> Result<(), NetworkError> {
+    // Once: after an upgrade in place, this process's own binary has no name any more.
+    let plugin = match &config.plugin_binary {
+        Some(binary) => binary.clone(),
+        None => plugin_beside(std::env::current_exe().map_err(NetworkError::Binary)?),
+    };
     let config = Arc::new(config);
     let workers = Workers::new(WORKERS);
     // Pods of the time before can be torn down at once, with what was saved then.
@@ -82,7 +88,13 @@ pub async fn run(config: Config, nodes: Nodes, scope: Scope) -> Result<(), Netwo
     scope.spawn("cni server", server::serve(listener, provider, workers.clone(), scope.clone()));
 
     let mut rules = match config.provider {
-        ProviderConfig::BuiltIn => Some(Monitor::of_all(builtin::TABLE).map_err(NetworkError::Monitor)?),
+        ProviderConfig::BuiltIn => Some(nft::Monitor::of_all(builtin::TABLE).map_err(NetworkError::Monitor)?),
+        ProviderConfig::Chain(_) => None,
+    };
+    let mut ways = match config.provider {
+        ProviderConfig::BuiltIn => {
+            Some(route::Monitor::open(builtin::is_host_interface).map_err(NetworkError::Routes)?)
+        }
         ProviderConfig::Chain(_) => None,
     };
     // Another network that is put beside ours, or taken away.
@@ -91,12 +103,14 @@ pub async fn run(config: Config, nodes: Nodes, scope: Scope) -> Result<(), Netwo
     let settings = if let Saved::BuiltIn(settings) = saved { settings } else { Settings::default() };
     let mut network = Network {
         config,
+        plugin,
         workers,
         offered,
         pod_cidrs: settings.pod_cidrs,
         made: None,
         seen: None,
         unreachable: Vec::new(),
+        refused: Vec::new(),
         addresses: Vec::new(),
         tunnel_mtu: settings.tunnel_mtu,
     };
@@ -112,6 +126,7 @@ pub async fn run(config: Config, nodes: Nodes, scope: Scope) -> Result<(), Netwo
             _ = own_changes.next() => {}
             _ = changes.next() => {}
             () = touched(&mut rules) => {}
+            () = cut(&mut ways) => {}
             // A write of ours that failed is heard there too, and would be tried again without a pause.
             () = folder.changed(), if outcome.is_ok() => {}
             () = tokio::time::sleep(patience) => {}
@@ -119,8 +134,14 @@ pub async fn run(config: Config, nodes: Nodes, scope: Scope) -> Result<(), Netwo
     }
 }
 
+/// The small binary of the plugin alone, where it was installed beside this process's own, which starts three times as fast.
+fn plugin_beside(own: PathBuf) -> PathBuf {
+    let small = own.with_file_name(plugin::NAME);
+    if small.is_file() { small } else { own }
+}
+
 /// Resolves when our table was changed. After a failure only the look now and then is left.
-async fn touched(rules: &mut Option<Monitor>) {
+async fn touched(rules: &mut Option<nft::Monitor>) {
     if let Some(monitor) = rules {
         match monitor.foreign_change().await {
             Ok(()) => return,
@@ -130,6 +151,21 @@ async fn touched(rules: &mut Option<Monitor>) {
                     "network: changes of the rules are not heard"
                 );
                 *rules = None;
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+/// Resolves when a way to another node may be cut. After a failure only the look now and then is left.
+async fn cut(ways: &mut Option<route::Monitor>) {
+    if let Some(monitor) = ways {
+        match monitor.changed().await {
+            Ok(()) => return,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(error, "network: changes of links and routes are not heard");
+                *ways = None;
             }
         }
     }
@@ -151,6 +187,8 @@ fn initial(config: &Config) -> Result<Saved, NetworkError> {
 
 struct Network {
     config: Arc<Config>,
+    /// What the runtime starts.
+    plugin: PathBuf,
     workers: Workers,
     offered: watch::Sender<Arc<Provider>>,
     /// The node's, as last known: also before the API answers, as after a reboot without it.
@@ -161,6 +199,8 @@ struct Network {
     seen: Option<Offer>,
     /// Pods of nodes that nothing leads to.
     unreachable: Vec<IpNet>,
+    /// Ranges of other nodes that are not believed.
+    refused: Vec<Refused>,
     /// Where other nodes find this one, as its Node last said.
     addresses: Vec<IpAddr>,
     /// What fits the tunnel, while a node is behind it.
@@ -203,6 +243,7 @@ impl Network {
         let local = Local {
             addresses: self.addresses.clone(),
             pod_cidrs: self.pod_cidrs.clone(),
+            cluster_cidrs: self.config.cluster_cidr.clone(),
             tunnel: self.config.tunnel,
         };
         let Outcome { plan, failed } =
@@ -215,6 +256,12 @@ impl Network {
                 warn!(ranges = ?plan.unreachable, "network: no address family is shared with the nodes of these pods");
             }
             self.unreachable = plan.unreachable;
+        }
+        if plan.refused != self.refused {
+            for refused in &plan.refused {
+                warn!("network: no route to {refused}");
+            }
+            self.refused = plan.refused;
         }
         self.tunnel_mtu = plan.tunnel_mtu;
         failed.into_iter().next().map_or(Ok(()), |error| Err(NetworkError::Way(error)))
@@ -269,16 +316,12 @@ impl Network {
     }
 
     async fn offer(&mut self) -> Result<(), NetworkError> {
-        let config = Arc::clone(&self.config);
+        let (config, plugin) = (Arc::clone(&self.config), self.plugin.clone());
         let capabilities = self.offered.borrow().capabilities();
         let offer = self
             .work(move || -> Result<Offer, NetworkError> {
-                let binary = match &config.plugin_binary {
-                    Some(binary) => binary.clone(),
-                    None => own_binary()?,
-                };
                 let conflist = offer::conflist(&config.socket(), &config.state_dir, &capabilities);
-                Ok(offer::offer(&config.cni_conf_dir, &config.cni_bin_dir, &binary, &conflist)?)
+                Ok(offer::offer(&config.cni_conf_dir, &config.cni_bin_dir, &plugin, &conflist)?)
             })
             .await??;
         if self.seen.as_ref() != Some(&offer) {
@@ -317,10 +360,6 @@ fn make(config: &Config, wanted: &Saved) -> Result<Provider, NetworkError> {
         }
     }
     Ok(provider)
-}
-
-fn own_binary() -> Result<PathBuf, NetworkError> {
-    std::env::current_exe().map_err(NetworkError::Binary)
 }
 
 fn one_of_each_family(cidrs: &[IpNet]) -> Vec<IpNet> {

@@ -250,12 +250,25 @@ fn a_node_writes_only_its_own_node() {
         let message = refused(&NodeRestriction, &mut create(object), &[]);
         assert!(message.ends_with(why), "{message}");
     }
-    let mut update = create(json!({"metadata": {"name": "n1"}, "spec": {}}));
-    update.operation = Operation::Update;
-    update.old = Some(Arc::new(json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": "a"}]}})));
-    assert!(
-        refused(&NodeRestriction, &mut update, &[]).ends_with("node \"n1\" is not allowed to modify taints")
-    );
+    let update = |old: Value, new: Value| {
+        let mut update = create(json!({"metadata": {"name": "n1"}, "spec": new}));
+        update.operation = Operation::Update;
+        update.old = Some(Arc::new(json!({"metadata": {"name": "n1"}, "spec": old})));
+        update
+    };
+    let range = json!({"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"]});
+    for (old, new, what) in [
+        (json!({"taints": [{"key": "a"}]}), json!({}), "taints"),
+        (json!({}), range.clone(), "podCIDRs"),
+        (range.clone(), json!({"podCIDR": "0.0.0.0/0", "podCIDRs": ["0.0.0.0/0"]}), "podCIDRs"),
+    ] {
+        let message = refused(&NodeRestriction, &mut update(old, new), &[]);
+        assert!(message.ends_with(&format!("node \"n1\" is not allowed to modify {what}")), "{message}");
+    }
+    admit(&NodeRestriction, &mut update(range.clone(), range.clone()), &[]).unwrap();
+    let mut chosen = create(json!({"metadata": {"name": "n1"}, "spec": range}));
+    let message = refused(&NodeRestriction, &mut chosen, &[]);
+    assert!(message.ends_with("node \"n1\" is not allowed to set podCIDRs"), "{message}");
 }
 
 #[test]

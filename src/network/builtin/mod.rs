@@ -33,7 +33,7 @@ mod wire;
 
 pub use model::{Bandwidth, HostPort, Protocol, Settings};
 pub(crate) use names::is_host_interface;
-pub use network::{Builtin, Swept};
+pub use network::{Builtin, Leaving, Swept};
 pub(crate) use render::TABLE;
 pub(crate) use rules::Table;
 pub(crate) use wire::DEFAULT_MTU;

@@ -42,6 +42,28 @@ pub(crate) struct Record {
     pub bandwidth: Bandwidth,
     /// Larger than that of every earlier record.
     pub sequence: u64,
+    /// DEL was answered: what is left goes, whatever else is true. Its addresses are not given until then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
+}
+
+impl Record {
+    /// In place of one that does not parse: what it is of is to go, and its address is not known.
+    pub(crate) fn unreadable(id: AttachmentId) -> Self {
+        Self {
+            id,
+            netns: String::new(),
+            addresses: Vec::new(),
+            host_ports: Vec::new(),
+            bandwidth: Bandwidth::default(),
+            sequence: 0,
+            leaving: true,
+        }
+    }
+
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.addresses.is_empty()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -32,6 +32,16 @@ pub struct Swept {
     pub attachments: Vec<AttachmentId>,
     /// Interfaces that no attachment owned.
     pub interfaces: Vec<String>,
+    /// Why something stays.
+    pub failed: Vec<CniError>,
+}
+
+impl Swept {
+    /// # Errors
+    /// The first failure.
+    fn whole(mut self) -> Result<Self, CniError> {
+        if self.failed.is_empty() { Ok(self) } else { Err(self.failed.swap_remove(0)) }
+    }
 }
 
 impl Builtin {
@@ -72,6 +82,7 @@ impl Builtin {
                 host_ports,
                 bandwidth,
                 sequence: known.as_ref().map_or(sequence, |known| known.sequence.max(sequence)),
+                leaving: false,
             };
             locked.put(&record).map_err(|error| record_failure(&error))?;
             record
@@ -86,7 +97,7 @@ impl Builtin {
         if ports_changed {
             // Before the pod has its address: host ports of the one before must not lead to it.
             let locked = self.records.lock().map_err(|error| record_failure(&error))?;
-            self.sync_host_ports(&locked, None)?;
+            self.sync_host_ports(&locked)?;
         }
         let wired = wire::attach(&record, mtu).map_err(|error| wire_failure(&error))?;
         Ok(result(&record, &wired))
@@ -104,11 +115,12 @@ impl Builtin {
             return Err(CniError::new(Code::TRY_AGAIN_LATER, "this node has no pod addresses yet"));
         }
         let mut given = locked.given().map_err(|error| record_failure(&error))?;
-        let mut ports_freed = false;
+        // A record that cannot be read may have had any address.
+        let mut ports_freed = all.iter().any(Record::is_unreadable) && self.reap(locked, all);
         let addresses = match self.pick(all, &given) {
             Some(addresses) => addresses,
             None => {
-                ports_freed = self.reap(locked, all);
+                ports_freed |= self.reap(locked, all);
                 self.pick(all, &given).ok_or_else(|| self.full())?
             }
         };
@@ -132,7 +144,7 @@ impl Builtin {
     /// Takes away the attachments of containers that are gone. Whether one had host ports.
     fn reap(&self, locked: &Locked<'_>, all: &mut Vec<Record>) -> bool {
         let mut ports_freed = false;
-        let (orphans, rest) = std::mem::take(all).into_iter().partition(wire::is_orphan);
+        let (orphans, rest) = std::mem::take(all).into_iter().partition(is_leftover);
         *all = rest;
         let orphans: Vec<Record> = orphans;
         for orphan in orphans {
@@ -154,22 +166,49 @@ impl Builtin {
     /// # Errors
     /// When the kernel refuses; DEL can be called again.
     pub fn del(&self, id: &AttachmentId) -> Result<(), CniError> {
-        let Some(record) = self.records.get(id).map_err(|error| record_failure(&error))? else {
-            return Ok(());
-        };
-        wire::detach(&record).map_err(|error| wire_failure(&error))?;
-        // Under one lock with the record's removal, so that nobody makes its host ports again in between.
-        let locked = self.records.lock().map_err(|error| record_failure(&error))?;
-        if !record.host_ports.is_empty() {
-            self.sync_host_ports(&locked, Some(id))?;
+        match self.cut_off(id)? {
+            Some(leaving) => self.clear_away(&leaving),
+            None => Ok(()),
         }
-        // The record goes last: until then its address is not given to another.
-        locked.remove(id).map(drop).map_err(|error| record_failure(&error))
+    }
+
+    /// The half of DEL that a runtime has to wait for: nothing leads to the container any more, and after a crash
+    /// [`reconcile`](Self::reconcile) goes on with what is left. That is the interfaces, which the kernel takes tens of
+    /// milliseconds to remove, mostly waiting. `None`: nothing was attached.
+    ///
+    /// # Errors
+    /// When the kernel refuses; DEL can be called again.
+    pub fn cut_off(&self, id: &AttachmentId) -> Result<Option<Leaving>, CniError> {
+        let locked = self.records.lock().map_err(|error| record_failure(&error))?;
+        let Some(mut record) = self.records.get(id).map_err(|error| record_failure(&error))? else {
+            return Ok(None);
+        };
+        if !record.leaving {
+            record.leaving = true;
+            locked.put(&record).map_err(|error| record_failure(&error))?;
+        }
+        // Under one lock with the record's mark, so that nobody makes its host ports again in between.
+        if !record.host_ports.is_empty() {
+            self.sync_host_ports(&locked)?;
+        }
+        drop(locked);
+        wire::cut_off(&record).map_err(|error| wire_failure(&error))?;
+        Ok(Some(Leaving { id: record.id.clone() }))
+    }
+
+    /// The other half. The record goes last: until then its address is not given to another.
+    ///
+    /// # Errors
+    /// When the kernel refuses; the next start, or a full range, tries again.
+    pub fn clear_away(&self, leaving: &Leaving) -> Result<(), CniError> {
+        wire::detach(&leaving.id).map_err(|error| wire_failure(&error))?;
+        let locked = self.records.lock().map_err(|error| record_failure(&error))?;
+        locked.remove(&leaving.id).map(drop).map_err(|error| record_failure(&error))
     }
 
     /// Everything of an attachment whose container is gone.
     fn release(&self, locked: &Locked<'_>, record: &Record) -> Result<(), CniError> {
-        wire::detach(record).map_err(|error| wire_failure(&error))?;
+        wire::detach(&record.id).map_err(|error| wire_failure(&error))?;
         locked.remove(&record.id).map(drop).map_err(|error| record_failure(&error))
     }
 
@@ -177,7 +216,7 @@ impl Builtin {
     /// With code 100, naming everything that is amiss.
     pub fn check(&self, id: &AttachmentId) -> Result<(), CniError> {
         let record = self.records.get(id).map_err(|error| record_failure(&error))?;
-        let Some(record) = record else {
+        let Some(record) = record.filter(|record| !record.leaving) else {
             return Err(CniError::new(
                 Code::UNKNOWN_CONTAINER,
                 format!("{} is not attached", id.container_id),
@@ -207,21 +246,21 @@ impl Builtin {
     /// Removes the attachments that are not in `valid`, and what belongs to none.
     ///
     /// # Errors
-    /// The first failure.
+    /// The first failure, after everything was tried.
     pub fn gc(&self, valid: &[AttachmentId]) -> Result<Swept, CniError> {
         let gone = |record: &Record| !valid.contains(&record.id);
-        self.sweep(gone)
+        self.sweep(gone)?.whole()
     }
 
     /// Removes attachments whose namespaces are gone, and what belongs to none; makes the table what the rest
-    /// says. For the start, after which nothing of the time before is trusted.
+    /// says, also where something could not be removed. For the start, after which nothing of the time before is trusted.
     ///
     /// # Errors
-    /// The first failure.
+    /// When records or interfaces cannot be listed, or the table not be made.
     pub fn reconcile(&self) -> Result<Swept, CniError> {
-        let swept = self.sweep(wire::is_orphan)?;
+        let swept = self.sweep(is_leftover)?;
         let locked = self.records.lock().map_err(|error| record_failure(&error))?;
-        let all = locked.all().map_err(|error| record_failure(&error))?;
+        let all = attached(&locked)?;
         self.table.rebuild(&self.settings, &all).map_err(|error| rules_failure(&error))?;
         Ok(swept)
     }
@@ -232,7 +271,7 @@ impl Builtin {
     /// When the kernel refuses.
     pub fn mend(&self) -> Result<bool, CniError> {
         let locked = self.records.lock().map_err(|error| record_failure(&error))?;
-        let all = locked.all().map_err(|error| record_failure(&error))?;
+        let all = attached(&locked)?;
         if self.table.is_whole(&self.settings, &all).map_err(|error| rules_failure(&error))? {
             return Ok(false);
         }
@@ -249,19 +288,28 @@ impl Builtin {
         };
         let mut swept = Swept::default();
         for record in all.iter().filter(|record| gone(record)) {
-            self.del(&record.id)?;
-            swept.attachments.push(record.id.clone());
+            match self.del(&record.id) {
+                Ok(()) => swept.attachments.push(record.id.clone()),
+                Err(error) => {
+                    let container = record.id.container_id.as_str();
+                    warn!(container, error = &error as &dyn std::error::Error, "network: leftover stays");
+                    swept.failed.push(error);
+                }
+            }
         }
         let owned: BTreeSet<String> =
             all.iter().map(|record| super::names::host_interface(&record.id)).collect();
         for name in interfaces.into_iter().filter(|name| !owned.contains(name)) {
             match wire::remove_interface(&name) {
                 Ok(_) => swept.interfaces.push(name),
-                Err(error) => warn!(
-                    interface = name,
-                    error = &error as &dyn std::error::Error,
-                    "network: leftover stays"
-                ),
+                Err(error) => {
+                    warn!(
+                        interface = name,
+                        error = &error as &dyn std::error::Error,
+                        "network: leftover stays"
+                    );
+                    swept.failed.push(wire_failure(&error));
+                }
             }
         }
         Ok(swept)
@@ -270,17 +318,35 @@ impl Builtin {
     /// Removes every attachment. For reset.
     ///
     /// # Errors
-    /// The first failure.
+    /// The first failure, after everything was tried.
     pub fn clear(&self) -> Result<Swept, CniError> {
-        self.sweep(|_| true)
+        self.sweep(|_| true)?.whole()
     }
 
     /// Under the lock, so that the table is of the newest records, whoever commits last.
-    fn sync_host_ports(&self, locked: &Locked<'_>, without: Option<&AttachmentId>) -> Result<(), CniError> {
-        let mut all = locked.all().map_err(|error| record_failure(&error))?;
-        all.retain(|record| Some(&record.id) != without);
+    fn sync_host_ports(&self, locked: &Locked<'_>) -> Result<(), CniError> {
+        let all = attached(locked)?;
         self.table.sync_host_ports(&self.settings, &all).map_err(|error| rules_failure(&error))
     }
+}
+
+/// An attachment whose DEL was answered.
+#[derive(Debug)]
+#[must_use = "its interfaces are still there"]
+pub struct Leaving {
+    id: AttachmentId,
+}
+
+/// What nobody needs any more: it was to go, or its container is gone.
+fn is_leftover(record: &Record) -> bool {
+    record.leaving || wire::is_orphan(record)
+}
+
+/// The attachments that host ports may lead to.
+fn attached(locked: &Locked<'_>) -> Result<Vec<Record>, CniError> {
+    let mut all = locked.all().map_err(|error| record_failure(&error))?;
+    all.retain(|record| !record.leaving);
+    Ok(all)
 }
 
 /// Addresses for a new attachment.

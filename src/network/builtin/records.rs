@@ -11,6 +11,8 @@ use std::{
 use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
 
+use tracing::warn;
+
 use super::model::Record;
 use crate::{
     cni::AttachmentId,
@@ -31,7 +33,6 @@ pub(super) enum RecordError {
         #[source]
         source: io::Error,
     },
-    /// Not taken for absent: its address may be in use.
     #[error("{} does not parse", .path.display())]
     Parse {
         path: PathBuf,
@@ -78,7 +79,23 @@ impl Records {
 
     /// One record, without the lock: files are replaced whole.
     pub(super) fn get(&self, id: &AttachmentId) -> Result<Option<Record>, RecordError> {
-        read(&self.path(id))
+        self.read(&self.path(id), id)
+    }
+
+    /// A damaged file is neither an absent attachment, whose address would be given to another, nor a reason to give
+    /// no more addresses: its attachment is to go.
+    fn read(&self, path: &Path, id: &AttachmentId) -> Result<Option<Record>, RecordError> {
+        match read(path) {
+            Err(error @ RecordError::Parse { .. }) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(
+                    container = id.container_id,
+                    error, "network: a damaged record; what it is of is taken away"
+                );
+                Ok(Some(Record::unreadable(id.clone())))
+            }
+            other => other,
+        }
     }
 
     fn path(&self, id: &AttachmentId) -> PathBuf {
@@ -94,8 +111,9 @@ impl Locked<'_> {
         let mut records: Vec<Record> = Vec::new();
         for entry in fs::read_dir(dir).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            let ours = path.extension().is_some_and(|extension| extension == "json");
-            if ours && let Some(record) = read(&path)? {
+            if let Some(id) = id_of(&path)
+                && let Some(record) = self.records.read(&path, &id)?
+            {
                 records.push(record);
             }
         }
@@ -128,6 +146,13 @@ impl Locked<'_> {
     }
 }
 
+/// Whose record a file is, by its name.
+fn id_of(path: &Path) -> Option<AttachmentId> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".json")?;
+    let (container_id, ifname) = name.rsplit_once('-')?;
+    Some(AttachmentId { container_id: container_id.to_string(), ifname: ifname.to_string() })
+}
+
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, RecordError> {
     match fs::read(path) {
         Ok(bytes) if files::was_lost(&bytes) => Ok(None),
@@ -156,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_power_failure_left_is_no_record_and_what_does_not_parse_is_an_error() {
+    fn what_a_power_failure_left_is_no_record_and_what_does_not_parse_is_to_go() {
         let dir = tempfile::tempdir().unwrap();
         let records = Records::new(dir.path().join("attachments"));
         let locked = records.lock().unwrap();
@@ -164,6 +189,9 @@ mod tests {
         fs::write(dir.path().join("attachments/b-eth0.json"), [0; 64]).unwrap();
         assert!(locked.all().unwrap().is_empty());
         fs::write(dir.path().join("attachments/c-eth0.json"), "{").unwrap();
-        assert!(matches!(locked.all(), Err(RecordError::Parse { .. })));
+        let id = AttachmentId { container_id: "c".into(), ifname: "eth0".into() };
+        assert_eq!(locked.all().unwrap(), [Record::unreadable(id.clone())]);
+        assert!(records.get(&id).unwrap().unwrap().is_unreadable());
+        assert!(locked.remove(&id).unwrap());
     }
 }

@@ -199,6 +199,7 @@ mod tests {
             }],
             bandwidth: super::super::model::Bandwidth::default(),
             sequence,
+            leaving: false,
         }
     }
 

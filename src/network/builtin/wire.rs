@@ -18,6 +18,7 @@ use super::{
     model::Record,
     names::{HOST_MAC, host_interface, is_host_interface, pod_mac},
 };
+use crate::cni::AttachmentId;
 
 /// What pods have as gateway: answered for by the host end's fixed MAC, owned by nobody.
 const GATEWAY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
@@ -157,9 +158,19 @@ fn write_sysctl(path: &str, value: &str) -> Result<(), WireError> {
     fs::write(path, value).map_err(|source| WireError::Sysctl { path: path.to_string(), source })
 }
 
+/// Removes the host's routes to the container: what the interfaces were for.
+pub(super) fn cut_off(record: &Record) -> Result<(), WireError> {
+    let mut host = Socket::open()?;
+    let Some(outside) = host.link(&host_interface(&record.id))? else { return Ok(()) };
+    for address in &record.addresses {
+        host.remove_route(&Route::direct(alone(*address), outside.index))?;
+    }
+    Ok(())
+}
+
 /// Removes the pair, and with it its routes and neighbours. False if there was none.
-pub(super) fn detach(record: &Record) -> Result<bool, WireError> {
-    Ok(Socket::open()?.remove_link(&host_interface(&record.id))?)
+pub(super) fn detach(id: &AttachmentId) -> Result<bool, WireError> {
+    Ok(Socket::open()?.remove_link(&host_interface(id))?)
 }
 
 /// What of the attachment is not as it should be.

@@ -12,18 +12,21 @@
 //!
 //! Invariants:
 //! - Nothing is exchanged but what Nodes say: a tunnel end's MAC is made from its node's address ([`names`]).
+//! - A range that a node cannot rightly have draws no packets ([`ranges`]); a route that is not ours stays.
 //! - The tunnel never floods and never learns: where a packet goes is written down beforehand.
 
 mod apply;
 mod names;
 mod observe;
 mod plan;
+mod ranges;
 #[cfg(test)]
 mod tests;
 
 use netlink::RequestError;
 
 pub(crate) use plan::{Local, Outcome, Peer, Step, internal_addresses, peers, pod_cidrs};
+pub(crate) use ranges::Refused;
 pub use {apply::StepError, plan::Tunnel};
 
 /// Makes our ways to other nodes' pods what the peers say. Blocks. One step that fails does not keep others from

@@ -14,6 +14,7 @@ use netlink::route::{Mac, Route, Vxlan};
 use super::{
     apply::StepError,
     names::{Underlay, tunnel_mac},
+    ranges::{self, Refused},
 };
 
 /// What all nodes of a cluster must agree on.
@@ -39,12 +40,15 @@ pub(crate) struct Local {
     /// As its Node says, which is where other nodes send to.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) pod_cidrs: Vec<IpNet>,
+    /// Where pods of all nodes are.
+    pub(crate) cluster_cidrs: Vec<IpNet>,
     pub(crate) tunnel: Tunnel,
 }
 
 /// Another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
+    pub(crate) name: String,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) pod_cidrs: Vec<IpNet>,
 }
@@ -113,6 +117,8 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     /// Pods on nodes that neither a link nor an address family is shared with.
     pub(crate) unreachable: Vec<IpNet>,
+    /// Ranges that nodes claim and that nothing is sent to.
+    pub(crate) refused: Vec<Refused>,
     /// The largest packet that fits the tunnel, where a node is behind it.
     pub(crate) tunnel_mtu: Option<u32>,
 }
@@ -124,14 +130,17 @@ pub(crate) struct Outcome {
     pub(crate) failed: Vec<StepError>,
 }
 
-/// All nodes but this one.
+/// All nodes but this one, oldest first.
 pub(crate) fn peers(nodes: &[Arc<Node>], own_name: &str) -> Vec<Peer> {
     let other = |node: &&Arc<Node>| node.metadata.name.as_deref() != Some(own_name);
-    nodes
-        .iter()
-        .filter(other)
-        .map(|node| Peer { addresses: internal_addresses(node), pod_cidrs: pod_cidrs(node) })
-        .collect()
+    let mut nodes: Vec<_> = nodes.iter().filter(other).collect();
+    nodes.sort_by_key(|node| (node.metadata.creation_timestamp.clone(), node.metadata.name.clone()));
+    let peer = |node: &Arc<Node>| Peer {
+        name: node.metadata.name.clone().unwrap_or_default(),
+        addresses: internal_addresses(node),
+        pod_cidrs: pod_cidrs(node),
+    };
+    nodes.into_iter().map(peer).collect()
 }
 
 pub(crate) fn internal_addresses(node: &Node) -> Vec<IpAddr> {
@@ -153,12 +162,11 @@ pub(crate) fn pod_cidrs(node: &Node) -> Vec<IpNet> {
 
 pub(super) fn plan(local: &Local, peers: &[Peer], observed: &Observed) -> Plan {
     let mut wanted = Wanted::default();
-    for peer in peers {
-        for net in &peer.pod_cidrs {
-            wanted.add(local, peer, *net, &observed.addresses);
-        }
+    let (believed, refused) = ranges::believed(local, peers);
+    for (peer, net) in believed {
+        wanted.add(local, peer, net, &observed.addresses);
     }
-    let mut plan = Plan { unreachable: std::mem::take(&mut wanted.unreachable), ..Plan::default() };
+    let mut plan = Plan { unreachable: std::mem::take(&mut wanted.unreachable), refused, ..Plan::default() };
     let mut kept = BTreeSet::new();
     let mut tunnels = Vec::new();
     for underlay in Underlay::ALL {

@@ -22,11 +22,16 @@ fn net(text: &str) -> IpNet {
 }
 
 fn peer(address: &str, range: &str) -> Peer {
-    Peer { addresses: vec![ip(address)], pod_cidrs: vec![net(range)] }
+    Peer { name: address.into(), addresses: vec![ip(address)], pod_cidrs: vec![net(range)] }
 }
 
 fn local() -> Local {
-    Local { addresses: vec![ip("192.0.2.1")], pod_cidrs: vec![net("10.1.0.0/24")], tunnel: Tunnel::default() }
+    Local {
+        addresses: vec![ip("192.0.2.1")],
+        pod_cidrs: vec![net("10.1.0.0/24")],
+        cluster_cidrs: vec![net("10.1.0.0/16")],
+        tunnel: Tunnel::default(),
+    }
 }
 
 /// A host on 192.0.2.0/24 and 2001:db8::/64.
@@ -176,6 +181,16 @@ fn the_device_goes_with_the_last_node_behind_it_and_is_made_anew_for_a_new_addre
 }
 
 #[test]
+fn a_node_that_claims_the_internet_draws_no_packets_and_is_named() {
+    let thief = [peer("203.0.113.9", "0.0.0.0/0"), peer("192.0.2.2", "10.1.2.0/24")];
+    let (host, first) = made(&local(), &thief);
+    assert_eq!(first.refused.len(), 1);
+    assert_eq!(first.refused[0].range, net("0.0.0.0/0"));
+    assert_eq!(host.routes.len(), 1);
+    assert_eq!(plan(&local(), &thief, &host).steps, []);
+}
+
+#[test]
 fn a_node_that_claims_this_nodes_address_gets_no_tunnel() {
     let (_, first) = made(&local(), &[peer("192.0.2.1", "10.1.3.0/24")]);
     assert_eq!(first.unreachable, [net("10.1.3.0/24")]);
@@ -202,7 +217,7 @@ fn some_peers() -> impl Strategy<Value = Vec<Peer>> {
         let with_ranges = |(index, (addresses, v4, v6)): (usize, (Vec<IpAddr>, bool, bool))| {
             let v4 = v4.then(|| net(&format!("10.1.{}.0/24", index + 1)));
             let v6 = v6.then(|| net(&format!("fd00:1:{:x}::/64", index + 1)));
-            Peer { addresses, pod_cidrs: v4.into_iter().chain(v6).collect() }
+            Peer { name: index.to_string(), addresses, pod_cidrs: v4.into_iter().chain(v6).collect() }
         };
         all.into_iter().enumerate().map(with_ranges).collect()
     })

@@ -1,4 +1,4 @@
-//! The node's own Node object: no taints taken off, no labels that draw pods to it.
+//! The node's own Node object: no taints taken off, no labels that draw pods to it, no ranges that draw packets to it.
 
 use std::collections::BTreeSet;
 
@@ -26,14 +26,22 @@ pub(super) fn judge(node: &str, attributes: &Attributes) -> Result<(), ApiError>
                 );
                 return Err(attributes.forbidden(&why));
             }
+            // Other nodes send what is for these to it. Upstream lets a node choose; here a controller does.
+            let chosen = ["/spec/podCIDR", "/spec/podCIDRs"];
+            if chosen.iter().any(|pointer| !empty_as_null(attributes.object.pointer(pointer)).is_null()) {
+                return Err(attributes.forbidden(&format!("node {node:?} is not allowed to set podCIDRs")));
+            }
         }
         (Operation::Update, Some(old)) => {
             let same = |pointer: &str| {
                 empty_as_null(attributes.object.pointer(pointer)) == empty_as_null(old.pointer(pointer))
             };
-            for (pointer, what) in
-                [("/spec/taints", "taints"), ("/metadata/ownerReferences", "ownerReferences")]
-            {
+            for (pointer, what) in [
+                ("/spec/taints", "taints"),
+                ("/spec/podCIDR", "podCIDRs"),
+                ("/spec/podCIDRs", "podCIDRs"),
+                ("/metadata/ownerReferences", "ownerReferences"),
+            ] {
                 if !same(pointer) {
                     return Err(
                         attributes.forbidden(&format!("node {node:?} is not allowed to modify {what}"))
@@ -54,6 +62,7 @@ pub(super) fn judge(node: &str, attributes: &Attributes) -> Result<(), ApiError>
 fn empty_as_null(value: Option<&Value>) -> &Value {
     match value {
         Some(Value::Array(items)) if items.is_empty() => &Value::Null,
+        Some(Value::String(text)) if text.is_empty() => &Value::Null,
         Some(value) => value,
         None => &Value::Null,
     }

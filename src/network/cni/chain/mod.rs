@@ -107,14 +107,7 @@ impl<E: Exec> Chain<E> {
         if self.list.disable_gc {
             return Ok(());
         }
-        let mut first: Option<CniError> = None;
-        for cached in self.cache.list(&self.list.name).await.map_err(|error| cache_failure(&error))? {
-            if !valid.contains(&cached.attachment.id)
-                && let Err(error) = self.del(&cached.attachment).await
-            {
-                first.get_or_insert(error);
-            }
-        }
+        let mut first = self.detach_all_but(valid).await?;
         if self.list.version.has_gc() {
             for plugin in &self.list.plugins {
                 if let Err(error) =
@@ -125,6 +118,28 @@ impl<E: Exec> Chain<E> {
             }
         }
         first.map_or(Ok(()), Err)
+    }
+
+    /// Detaches everything. For reset, where nobody else uses the plugins' state any more, which is why some lists
+    /// forbid GC.
+    ///
+    /// # Errors
+    /// The first failure, after everything was tried.
+    pub async fn clear(&self) -> Result<(), CniError> {
+        self.detach_all_but(&[]).await?.map_or(Ok(()), Err)
+    }
+
+    /// The first failure, after everything was tried.
+    async fn detach_all_but(&self, valid: &[AttachmentId]) -> Result<Option<CniError>, CniError> {
+        let mut first = None;
+        for cached in self.cache.list(&self.list.name).await.map_err(|error| cache_failure(&error))? {
+            if !valid.contains(&cached.attachment.id)
+                && let Err(error) = self.del(&cached.attachment).await
+            {
+                first.get_or_insert(error);
+            }
+        }
+        Ok(first)
     }
 
     /// Whether the network can take ADD. Versions before 1.1 cannot be asked.

@@ -225,6 +225,18 @@ fn the_runtime_gets_a_network_with_the_nodes_addresses_and_can_always_tear_a_pod
     let checked = wanted.clone();
     runtime(&host, &list, async move |chain| chain.check(&checked).await).unwrap();
 
+    // What DEL leaves for later does not harm an ADD that follows at once.
+    let again = wanted.clone();
+    runtime(&host, &list, async move |chain| {
+        for _ in 0..10 {
+            chain.del(&again).await?;
+            chain.add(&again).await?;
+            chain.check(&again).await?;
+        }
+        Ok(())
+    })
+    .unwrap();
+
     agent.stop();
     let (late, place) = (attachment("b", pod.path(), Value::Null), pod.path());
     let error = runtime(&host, &list, async move |chain| chain.add(&late).await).unwrap_err();

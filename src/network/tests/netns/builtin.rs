@@ -54,6 +54,28 @@ fn the_outside_sees_the_host_when_a_pod_calls() {
 }
 
 #[test]
+fn who_is_cut_off_is_reached_by_nobody_and_a_crash_then_leaves_nothing() {
+    let host = Host::new();
+    let ports = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]});
+    let (a, a4, _) = pod(&host, "a", ports);
+    host.with(|network| network.reconcile()).unwrap();
+    a.serve("0.0.0.0", 80);
+    assert!(host.place.call(&a4, 80).is_ok() && host.outside.call("192.0.2.1", 8080).is_ok());
+    let id = attachment("a", String::new(), Value::Null).id;
+    let (cut, checked) = (id.clone(), id.clone());
+    // What would clear the rest away never comes.
+    assert!(host.with(move |network| network.cut_off(&cut)).unwrap().is_some());
+    assert!(host.place.call(&a4, 80).is_err() && host.outside.call("192.0.2.1", 8080).is_err());
+    assert_eq!(host.with(move |network| network.check(&checked)).unwrap_err().code, Code::UNKNOWN_CONTAINER);
+    let (_b, b4, _) = pod(&host, "b", Value::Null);
+    assert_ne!(a4, b4);
+    assert_eq!(our_links(&host), 2);
+    let swept = host.with(|network| network.reconcile()).unwrap();
+    assert_eq!(swept.attachments, [id]);
+    assert_eq!(our_links(&host), 1);
+}
+
+#[test]
 fn an_address_just_freed_rests_also_when_nobody_else_has_one() {
     let host = Host::new();
     let (_a, a4, a6) = pod(&host, "a", Value::Null);

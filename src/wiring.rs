@@ -55,7 +55,7 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
     let authority = server.directory.authority().certificate();
     let cluster = Cluster {
         client: server.clients.node(&node.name),
-        own: (runs_network(&config) || shows_node(&config)).then(|| server.reads.store()),
+        own: (runs_network(&config) || config.components.proxy).then(|| server.reads.store()),
         all: runs_network(&config).then(|| server.reads.store()),
         reads: server.reads,
         tls: Arc::new(pki::tls::server(Arc::clone(&serving), authority)?),
@@ -121,7 +121,7 @@ pub(crate) async fn node(config: Config, stop: impl Future<Output = ()>) -> anyh
     let reads = Scope::root("read cache");
     supervisor.adopt("read cache", reads.clone());
     // A node may always watch itself, but the others only where the cluster allows it.
-    let own = (runs_network(&config) || shows_node(&config))
+    let own = (runs_network(&config) || config.components.proxy)
         .then(|| client::reflect(&client, Selector::fields(format!("metadata.name={}", place.name)), &reads));
     let reads = Cache::new(client.clone(), &reads);
     let serving = match node::brought(&config.kubelet.serving)? {
@@ -159,10 +159,9 @@ pub(crate) async fn proxy(config: Config, stop: impl Future<Output = ()>) -> any
     supervisor.adopt("read cache", reads.clone());
     node::set_oom_score(&config);
     let settings = node::proxy_config(&config, &name);
-    let writes = start_proxy(&mut supervisor, settings, Cache::new(client.clone(), &reads));
+    let node = client::reflect::<Node>(&client, Selector::fields(format!("metadata.name={name}")), &reads);
+    let writes = start_proxy(&mut supervisor, settings, Cache::new(client, &reads), node.clone());
     if let Some(address) = config.proxy.healthz {
-        let node =
-            client::reflect::<Node>(&client, Selector::fields(format!("metadata.name={name}")), &reads);
         let of = health::Of::Proxy { node, name: name.clone(), writes };
         start_health(&mut supervisor, "proxy health", address, of);
     }
@@ -272,17 +271,13 @@ fn runs_network(config: &Config) -> bool {
     config.components.kubelet && config.network.provider != NetworkProvider::Runtime
 }
 
-/// Whether somebody is told of this node's own object.
-fn shows_node(config: &Config) -> bool {
-    config.components.proxy && config.proxy.healthz.is_some()
-}
-
 fn start_node(config: &Config, cluster: Cluster, supervisor: &mut Supervisor) {
     let Cluster { place, client, reads, own, all, tls } = cluster;
     node::set_oom_score(config);
-    if config.components.proxy {
-        let writes = start_proxy(supervisor, node::proxy_config(config, &place.name), reads.clone());
-        if let (Some(address), Some(node)) = (config.proxy.healthz, own.clone()) {
+    if let (true, Some(node)) = (config.components.proxy, own.clone()) {
+        let settings = node::proxy_config(config, &place.name);
+        let writes = start_proxy(supervisor, settings, reads.clone(), node.clone());
+        if let Some(address) = config.proxy.healthz {
             let of = health::Of::Proxy { node, name: place.name.clone(), writes };
             start_health(supervisor, "proxy health", address, of);
         }
@@ -437,11 +432,12 @@ fn start_proxy(
     supervisor: &mut Supervisor,
     settings: proxy::Config,
     cache: Cache,
+    own: Store<Node>,
 ) -> watch::Receiver<proxy::Health> {
     let (health, heard) = watch::channel(proxy::Health::default());
     supervisor.start("proxy", OnFailure::Restart, move |scope| {
-        let (settings, cache, health) = (settings.clone(), cache.clone(), health.clone());
-        async move { Ok(proxy::run(settings, &cache, health, scope).await?) }
+        let (settings, cache, own, health) = (settings.clone(), cache.clone(), own.clone(), health.clone());
+        async move { Ok(proxy::run(settings, &cache, own, health, scope).await?) }
     });
     heard
 }

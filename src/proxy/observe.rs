@@ -32,7 +32,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(cache: &Cache, node: String) -> Self {
+    pub(crate) fn new(cache: &Cache, nodes: Store<Node>, node: String) -> Self {
         let services: Store<Service> = cache.store();
         let slices: Store<EndpointSlice> = cache.store();
         let slices_of =
@@ -40,7 +40,6 @@ impl World {
         let changed_slices =
             slices.changes_by(|_, slice: &EndpointSlice| service_of(slice).into_iter().collect::<Vec<_>>());
         let changed_services = services.changes();
-        let nodes: Store<Node> = cache.store();
         let own = node.clone();
         let changed_node =
             nodes.changes_by(move |key, _| (*key.name == *own).then_some(()).into_iter().collect());

@@ -1,9 +1,10 @@
 //! The loop: wake, observe, write, tidy. It knows no mode.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, pin::Pin, time::Duration};
 
-use client::{Cache, ObjectKey};
-use lifecycle::{Backoff, Scope};
+use client::{Cache, ObjectKey, Store};
+use k8s_openapi::api::core::v1::Node;
+use lifecycle::{Backoff, Scope, Workers};
 use netlink::nft::Family;
 use tokio::{sync::watch, time::Instant};
 use tracing::{debug, info, warn};
@@ -24,6 +25,8 @@ use crate::{
 /// The kernel's connections are read no more often than this while UDP endpoints change all the time.
 const FLOWS_APART: Duration = Duration::from_secs(1);
 const FLOWS_RETRY: Duration = Duration::from_secs(10);
+/// A million connections are read in seconds; forgetting is a question for each.
+const FLOWS_WITHIN: Duration = Duration::from_secs(60);
 /// Somebody else who changes rules that may be ours, changes many at once.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// Whoever undoes what we write would otherwise be answered without a pause, and answer too.
@@ -38,18 +41,25 @@ enum Wake {
     Heard(Heard),
     /// UDP flows may lead where their Services do not any more.
     Flows,
+    /// They were held against these, and how many were forgotten.
+    Forgot(Leads, Result<usize, FlowsError>),
     Tidy,
     Audit,
     Stop,
 }
 
-/// Programs Services in the configured mode until `scope` is cancelled, and says in `health` how that goes.
+/// A look at the kernel's connections, under way while rules are written.
+type Forgetting = Pin<Box<dyn Future<Output = (Leads, Result<usize, FlowsError>)> + Send>>;
+
+/// Programs Services in the configured mode until `scope` is cancelled, and says in `health` how that goes. `own` holds
+/// this node: where it is, and its addresses.
 ///
 /// # Errors
 /// When the mode cannot work here, or the kernel cannot be heard any more.
 pub async fn run(
     config: Config,
     cache: &Cache,
+    own: Store<Node>,
     health: watch::Sender<Health>,
     scope: Scope,
 ) -> Result<(), ProxyError> {
@@ -57,15 +67,15 @@ pub async fn run(
     match config.mode {
         Mode::Nftables => {
             let rules = Nftables::open(&config, Role::Translate)?;
-            program(config, rules, cache, health, scope).await
+            program(config, rules, cache, own, health, scope).await
         }
         Mode::Iptables => {
             let rules = Iptables::open(&config).await.map_err(ProxyError::Iptables)?;
-            program(config, rules, cache, health, scope).await
+            program(config, rules, cache, own, health, scope).await
         }
         Mode::Ipvs => {
             let rules = Ipvs::open(&config).await?;
-            program(config, rules, cache, health, scope).await
+            program(config, rules, cache, own, health, scope).await
         }
     }
 }
@@ -74,10 +84,11 @@ async fn program(
     config: Config,
     rules: impl Rules<ObjectKey>,
     cache: &Cache,
+    own: Store<Node>,
     health: watch::Sender<Health>,
     scope: Scope,
 ) -> Result<(), ProxyError> {
-    let world = World::new(cache, config.node_name.clone());
+    let world = World::new(cache, own, config.node_name.clone());
     tokio::select! {
         () = scope.cancelled() => return Ok(()),
         () = world.wait_synced() => {}
@@ -85,7 +96,10 @@ async fn program(
     let ipv6 = config.families.contains(&Family::Ip6);
     let checks = Checks::new(&scope, health.subscribe(), ipv6);
     let flows = Flows::default();
-    Proxy { config, rules, world, flows, checks, health, alone: false }.serve(&scope).await
+    let workers = Workers::new(1);
+    Proxy { config, rules, world, flows, workers, forgetting: None, checks, health, alone: false }
+        .serve(&scope)
+        .await
 }
 
 /// Moments at which something is to be done.
@@ -138,6 +152,9 @@ struct Proxy<R> {
     rules: R,
     world: World,
     flows: Flows<ObjectKey>,
+    /// One: two looks at once would be in each other's way.
+    workers: Workers,
+    forgetting: Option<Forgetting>,
     checks: Checks<ObjectKey>,
     health: watch::Sender<Health>,
     /// What other modes left is taken away.
@@ -166,7 +183,11 @@ impl<R: Rules<ObjectKey>> Proxy<R> {
                     Ok(())
                 }
                 Wake::Flows => {
-                    due.flows = self.forget_flows().await;
+                    self.begin_forgetting();
+                    Ok(())
+                }
+                Wake::Forgot(leads, result) => {
+                    due.flows = self.forgot(leads, result);
                     Ok(())
                 }
                 Wake::Tidy => {
@@ -202,13 +223,15 @@ impl<R: Rules<ObjectKey>> Proxy<R> {
     }
 
     async fn wake(&mut self, due: &Due, scope: &Scope) -> Result<Wake, ProxyError> {
+        let flows = (self.forgetting.is_none() && self.flows.is_due()).then_some(due.flows);
         tokio::select! {
             biased;
             () = scope.cancelled() => Ok(Wake::Stop),
             () = at(due.anew) => Ok(Wake::Anew),
             heard = self.rules.heard() => heard.map(Wake::Heard).map_err(ProxyError::Monitor),
             // Before more changes: clients of the endpoints that went wait.
-            () = at(self.flows.is_due().then_some(due.flows)) => Ok(Wake::Flows),
+            () = at(flows) => Ok(Wake::Flows),
+            (leads, result) = finished(&mut self.forgetting) => Ok(Wake::Forgot(leads, result)),
             keys = self.world.changed() => Ok(Wake::Changed(keys)),
             () = at(due.tidy) => Ok(Wake::Tidy),
             () = at(Some(due.audit)) => Ok(Wake::Audit),
@@ -260,19 +283,28 @@ impl<R: Rules<ObjectKey>> Proxy<R> {
         Ok(())
     }
 
-    /// Forgets stale UDP flows, and says when it may be done again.
-    async fn forget_flows(&mut self) -> Instant {
-        let started = Instant::now();
-        match forget_apart(self.flows.leads()).await {
+    /// Forgets stale UDP flows, beside everything else: their number is others' doing.
+    fn begin_forgetting(&mut self) {
+        let (workers, leads) = (self.workers.clone(), self.flows.look());
+        self.forgetting = Some(Box::pin(async move {
+            let held = leads.clone();
+            let result = workers.run("stale UDP flows", FLOWS_WITHIN, move || forget(&held)).await;
+            (leads, result.map_err(FlowsError::from).flatten())
+        }));
+    }
+
+    /// When it may be done again.
+    fn forgot(&mut self, leads: Leads, result: Result<usize, FlowsError>) -> Instant {
+        self.forgetting = None;
+        match result {
             Ok(forgotten) => {
-                self.flows.accept();
-                debug!(forgotten, elapsed_us = started.elapsed().as_micros(), "reconciled UDP flows");
+                debug!(forgotten, "reconciled UDP flows");
                 Instant::now() + FLOWS_APART
             }
-            // They stay due.
             Err(error) => {
-                let wait = FLOWS_RETRY;
+                self.flows.look_again(leads);
                 let error = &error as &dyn std::error::Error;
+                let wait = FLOWS_RETRY;
                 warn!(error, retry_in_ms = wait.as_millis(), "stale UDP flows were not forgotten");
                 Instant::now() + wait
             }
@@ -289,9 +321,11 @@ impl<R: Rules<ObjectKey>> Proxy<R> {
     }
 }
 
-async fn forget_apart(leads: Leads) -> Result<usize, FlowsError> {
-    // The kernel's answer to a question is bounded in time, so this ends.
-    tokio::task::spawn_blocking(move || forget(&leads)).await?
+async fn finished(forgetting: &mut Option<Forgetting>) -> (Leads, Result<usize, FlowsError>) {
+    match forgetting {
+        Some(forgetting) => forgetting.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Says which Services do not get what they ask for.
@@ -385,8 +419,10 @@ mod tests {
         let (health, healths) = watch::channel(Health::default());
         let proxy = Proxy {
             rules: Scripted { refused, heard, writes: Arc::clone(&writes) },
-            world: World::new(&cache, "here".into()),
+            world: World::new(&cache, cache.store(), "here".into()),
             flows: Flows::default(),
+            workers: Workers::new(1),
+            forgetting: None,
             checks: Checks::new(&scope, healths.clone(), false),
             health,
             // Nothing of this machine is touched.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use lifecycle::WorkError;
 use netlink::{RequestError, conntrack, nft::Proto, route};
 
 use super::Leads;
@@ -12,8 +13,8 @@ pub enum FlowsError {
     Addresses(#[source] RequestError),
     #[error("reconcile UDP flows with Services")]
     Conntrack(#[source] RequestError),
-    #[error("the worker that reconciles UDP flows ended early")]
-    Worker(#[from] tokio::task::JoinError),
+    #[error(transparent)]
+    Worker(#[from] WorkError),
 }
 
 /// Forgets every stale UDP flow of this thread's network namespace and says how many there were. It blocks.

@@ -57,7 +57,7 @@ fn flows_may_stay_at(port: &PortModel) -> impl Iterator<Item = Endpoint> {
 pub struct Flows<K> {
     /// Only Services with UDP ports.
     services: BTreeMap<K, Leads>,
-    /// Entrances that Services had when flows were looked at last.
+    /// Entrances that Services had since flows were looked at last, and have no more.
     closed: BTreeSet<Entrance>,
     due: bool,
 }
@@ -119,10 +119,18 @@ impl<K: Ord + Clone> Flows<K> {
         all
     }
 
-    /// Every stale flow is forgotten.
-    pub fn accept(&mut self) {
+    /// Flows are held against these now; what changes from here on is for the next look.
+    pub fn look(&mut self) -> Leads {
+        let leads = self.leads();
         self.closed.clear();
         self.due = false;
+        leads
+    }
+
+    /// That look failed: it is due again.
+    pub fn look_again(&mut self, leads: Leads) {
+        self.closed.extend(leads.0.into_keys());
+        self.due = true;
     }
 }
 
@@ -179,7 +187,7 @@ mod tests {
     fn flows_to_an_endpoint_that_is_gone_are_stale_at_every_entrance() {
         let mut flows = Flows::default();
         flows.change(&1, &dns(&[1, 2]));
-        flows.accept();
+        flows.look();
         flows.change(&1, &dns(&[2]));
         assert!(flows.is_due());
         let leads = flows.leads();
@@ -195,12 +203,26 @@ mod tests {
         for model in [dns(&[]), ServiceModel::default()] {
             let mut flows = Flows::default();
             flows.change(&1, &dns(&[1]));
-            flows.accept();
+            flows.look();
             flows.change(&1, &model);
             assert!(flows.is_due());
             assert!(is_stale(&flows.leads(), ("10.96.0.10", 53), ("10.244.0.1", 5353)));
             assert!(is_stale(&flows.leads(), ("192.0.2.1", 30053), ("10.244.0.1", 5353)));
         }
+    }
+
+    #[test]
+    fn a_look_that_failed_is_due_again_with_what_it_was_for_and_what_came_meanwhile() {
+        let mut flows = Flows::default();
+        flows.change(&1, &dns(&[1]));
+        flows.look();
+        flows.change(&1, &ServiceModel::default());
+        let leads = flows.look();
+        assert!(!flows.is_due());
+        flows.change(&2, &ServiceModel::default());
+        flows.look_again(leads);
+        assert!(flows.is_due());
+        assert!(is_stale(&flows.leads(), ("10.96.0.10", 53), ("10.244.0.1", 5353)));
     }
 
     #[test]
@@ -216,7 +238,7 @@ mod tests {
     fn one_more_endpoint_and_changes_of_tcp_are_no_reason_to_look() {
         let mut flows = Flows::default();
         flows.change(&1, &dns(&[1]));
-        flows.accept();
+        flows.look();
         flows.change(&1, &dns(&[1, 2]));
         let mut tcp = dns(&[1]);
         tcp.ports[0].proto = Proto::Tcp;
@@ -230,7 +252,7 @@ mod tests {
         let mut flows = Flows::default();
         let mut model = dns(&[1, 2]);
         flows.change(&1, &model);
-        flows.accept();
+        flows.look();
         let remaining = dns(&[2]).ports.remove(0).internal;
         model.ports[0].internal = remaining.clone();
         model.ports[0].external = remaining.clone();
@@ -254,7 +276,7 @@ mod tests {
                 flows.change(&key, &endpoints.map(|last| dns(&last)).unwrap_or_default());
                 let leads = flows.leads();
                 if flows.is_due() {
-                    flows.accept();
+                    flows.look();
                 } else {
                     for last in 1u8..5 {
                         let by = (format!("10.244.0.{last}"), 5353);

@@ -99,9 +99,8 @@ impl Proxy {
         if !self.flows.is_due() {
             return None;
         }
-        let leads = self.flows.leads();
+        let leads = self.flows.look();
         let forgotten = tokio::task::spawn_blocking(move || forget(&leads)).await.unwrap().unwrap();
-        self.flows.accept();
         Some(forgotten)
     }
 }

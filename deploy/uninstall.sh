@@ -30,19 +30,7 @@ if [ -e /etc/systemd/system/coracle.service ] || [ -e /etc/systemd/system/coracl
   # The runtime ends the pods; it may have been stopped by hand.
   systemctl start containerd.service
   say "Removing pods, rules, links and cgroups"
-  if [ $keep_state = yes ]; then
-    # Aside while reset runs, which would take the store and the certificates.
-    rm -rf /var/lib/coracle.kept
-    mkdir -m 0700 /var/lib/coracle.kept
-    for part in store pki admin.kubeconfig node.kubeconfig joined.yaml; do
-      [ ! -e /var/lib/coracle/$part ] || mv /var/lib/coracle/$part /var/lib/coracle.kept/
-    done
-  fi
-  $coracle reset --yes
-  if [ $keep_state = yes ]; then
-    mv /var/lib/coracle.kept/* /var/lib/coracle/ 2>/dev/null || true
-    rmdir /var/lib/coracle.kept
-  fi
+  if [ $keep_state = yes ]; then $coracle reset --yes --keep-state; else $coracle reset --yes; fi
 fi
 
 say "Removing units, settings and files"
@@ -66,5 +54,5 @@ rm -rf /run/coracle
 if [ $keep_state = no ]; then
   rm -rf /var/lib/coracle /etc/coracle /etc/default/coracle
 fi
-rm -f $coracle
+rm -f $coracle $coracle-cni
 say "Coracle is gone from this machine."

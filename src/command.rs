@@ -222,6 +222,9 @@ pub(crate) struct Reset {
     /// Do it; without this, only say what would be removed
     #[arg(long)]
     pub(crate) yes: bool,
+    /// Keep the cluster: its store, certificates and kubeconfigs
+    #[arg(long)]
+    pub(crate) keep_state: bool,
 }
 
 /// `90s`, `2m`, `1m30s`: Go's durations, as everywhere in Kubernetes.

@@ -123,7 +123,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(asked) => return person::doctor(&asked).await,
         Command::Apply(asked) => person::apply(asked).await?,
         Command::Kubeconfig(common) => person::kubeconfig(&common)?,
-        Command::Reset(asked) => reset::reset(&load(&asked.common)?, asked.yes).await?,
+        Command::Reset(asked) => reset::reset(&load(&asked.common)?, &asked).await?,
         Command::Completion { shell } => person::completion(shell),
         Command::Version => person::version(),
     }

@@ -12,23 +12,30 @@ use config::Config;
 use lifecycle::Chain;
 
 use crate::{
+    command::Reset,
     identity::{self, NodePlace},
     node,
 };
 
+/// What a machine knows of its cluster, and a control plane of itself. The kubeconfig of a node first: without it, the
+/// machine has left its cluster.
+const CLUSTER: [&str; 5] = ["node.kubeconfig", "joined.yaml", "store", "pki", "admin.kubeconfig"];
+
 /// # Errors
 /// When something could not be removed: each thing was named before.
-pub(crate) async fn reset(config: &Config, really: bool) -> anyhow::Result<()> {
+pub(crate) async fn reset(config: &Config, asked: &Reset) -> anyhow::Result<()> {
     identity::check_not_running(config).map_err(|error| error.context("stop coracle first"))?;
-    if !really {
+    if !asked.yes {
         println!("This would remove from this machine:");
         println!("  every pod of the container runtime at {}", config.runtime.endpoint);
         println!("  the pod network, the rules of Services, and the sysctls that were changed for them");
         println!("  {}, {}", config.kubelet.root_dir.display(), config.kubelet.pod_logs_dir.display());
-        println!(
-            "  the cluster itself: the store, certificates and kubeconfig in {}",
-            config.state_dir.display()
-        );
+        if !asked.keep_state {
+            println!(
+                "  the cluster itself: the store, certificates and kubeconfig in {}",
+                config.state_dir.display()
+            );
+        }
         println!("Say `coracle reset --yes` to do it.");
         return Ok(());
     }
@@ -60,8 +67,8 @@ pub(crate) async fn reset(config: &Config, really: bool) -> anyhow::Result<()> {
         println!("removed the rules of Services");
     }
     failed.extend(rules.iter().map(|error| Chain(error).to_string()));
-    // The kubeconfig of a node first: without it, the machine has left its cluster.
-    for name in ["node.kubeconfig", "joined.yaml", "store", "pki", "network", "admin.kubeconfig"] {
+    let cluster: &[&str] = if asked.keep_state { &[] } else { &CLUSTER };
+    for name in cluster.iter().chain(&["network", "cni"]) {
         match remove(&config.state_dir.join(name)) {
             Ok(()) => {}
             Err(error) => failed.push(format!("remove {}: {error}", config.state_dir.join(name).display())),

@@ -113,7 +113,7 @@ async fn bootstrap(server: &Server, config: &Config, place: &Place, authority_pe
         pod_cidr: config.network.pod_cidr,
         service_cidr: config.network.service_cidr,
         cluster_domain: config.kubelet.cluster_domain.clone(),
-        cluster_dns: config.kubelet.cluster_dns.clone(),
+        cluster_dns: config.cluster_dns(),
     };
     let place = bootstrap::Place {
         service_ip: place.service_ip,

@@ -40,6 +40,17 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     assert_eq!((output.status.success(), text(&output).as_str()), (true, ""));
 }
 
+#[test]
+fn the_vagrantfile_is_valid() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new("vagrant");
+    // None of its providers need be there.
+    command.args(["validate", "--ignore-provider"]).current_dir(repository(""));
+    command.env("HOME", home.path()).env("VAGRANT_DOTFILE_PATH", home.path().join("dot"));
+    let output = command.output().expect("vagrant, from Debian's package of that name");
+    assert!(output.status.success(), "{}", text(&output));
+}
+
 /// What a line of bash says that knows a host's two places, and reads `input`.
 fn places(state: &str, line: &str, input: &str) -> Output {
     let dir = tempfile::tempdir().unwrap();

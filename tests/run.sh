@@ -10,8 +10,8 @@ fi
 step() { printf '\n==> %s (%s s)\n' "$*" "$SECONDS"; }
 
 step "Packages"
-# For the lints: shellcheck; for the check of the units: systemd.
-./deploy/packages.sh shellcheck systemd
+# For the lints: shellcheck; for the check of the units: systemd; for that of the Vagrantfile: vagrant.
+./deploy/packages.sh shellcheck systemd vagrant
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export CARGO_TARGET_DIR=$target
 if [ $# -eq 0 ]; then
@@ -24,7 +24,7 @@ fi
 step "kubectl, images and a release build for the system tests"
 ./tests/upstream.sh "$target/tools" kubectl
 ./deploy/images.sh "$target/images"
-cargo build --locked --release --bin coracle
+cargo build --locked --release --bin coracle --bin coracle-cni
 step "System tests"
 export CORACLE_BIN=$target/release/coracle CORACLE_KUBECTL=$target/tools/kubectl CORACLE_IMAGES=$target/images
 cargo test --locked --test system -- --test-threads=1 "$@"

@@ -15,7 +15,7 @@ if [ ! -e "$state" ] && [ ! -e "$run" ]; then
 fi
 if [ -e "$state/config.yaml" ] && [ ! -x "$coracle" ]; then
   echo "$coracle is not there, and only it can take the rules, routes and cgroups away." >&2
-  echo "Build it again (cargo build --release --bin coracle), then run make down." >&2
+  echo "Build it again (cargo build --release), then run make down." >&2
   exit 1
 fi
 if coracle_runs; then

@@ -9,7 +9,7 @@ usage="usage: deploy/install.sh ROLE [OPTION...]       as root
   server   a control plane alone
   node     a node alone; \`coracle join\` makes it a member of a cluster
 
-  --binary FILE        the program to install (default: target/release/coracle)
+  --binary FILE        the program to install (default: target/release/coracle); coracle-cni beside it comes along
   --config FILE        /etc/coracle/config.yaml, if there is none yet (default: one with the defaults in comments)
   --pause-image NAME   the image that holds a pod's namespaces, where the runtime's own default cannot be fetched
   --images DIR         image archives (*.tar) to load into the container runtime
@@ -38,7 +38,7 @@ done
 [ -n "$role" ] || fail "say which role: up, server or node"$'\n'"$usage" 2
 [ "$(id -u)" = 0 ] || fail "it writes to /usr/local, /etc and the kernel's settings, which needs root. Run: sudo $0 $role"
 [ -d /run/systemd/system ] || fail "systemd does not run here. To try Coracle without it: make up"
-[ -x "$binary" ] || fail "$binary is not there. Build it (cargo build --release --bin coracle) or name it: --binary FILE"
+[ -x "$binary" ] || fail "$binary is not there. Build it (cargo build --release) or name it: --binary FILE"
 for file in ${config:+"$config"} ${images:+"$images"}; do
   [ -e "$file" ] || fail "$file is not there"
 done
@@ -87,6 +87,12 @@ fi
 say "Installing /usr/local/bin/coracle"
 put /usr/local/bin/coracle 755 <"$binary"
 new_binary=$changed
+# The same plugin in a small file, which the container runtime starts for every pod; coracle is it too, but starts slower.
+if [ -x "$(dirname "$binary")/coracle-cni" ]; then
+  put /usr/local/bin/coracle-cni 755 <"$(dirname "$binary")/coracle-cni"
+else
+  rm -f /usr/local/bin/coracle-cni
+fi
 
 if runs_pods; then
   say "Kernel modules and settings"
@@ -101,7 +107,15 @@ nf_tables
 MODULES
   # Built-in ones and those that this kernel does not have are no matter here: coracle doctor tells what is missing.
   grep -v '^#' /etc/modules-load.d/coracle.conf | xargs -r -n1 modprobe -q || true
-  put /etc/sysctl.d/90-coracle.conf 644 <<'SYSCTLS'
+  # least KEY VALUE: the line that makes it so much at least. A machine with more memory has more of some by itself; what an
+  # earlier run of ours wrote is not the machine's own.
+  least() {
+    local now
+    now=$(sed -n "s/^$1 = //p" /var/lib/coracle/sysctls.before 2>/dev/null)
+    [ -n "$now" ] || now=$(sysctl -en "$1" 2>/dev/null)
+    if [ "${now:-0}" -lt "$2" ]; then echo "-$1 = $2"; fi
+  }
+  put /etc/sysctl.d/90-coracle.conf 644 <<SYSCTLS
 # Written by Coracle's installer; deploy/uninstall.sh removes it.
 # A node routes between its pods, its network and other nodes.
 net.ipv4.ip_forward = 1
@@ -110,10 +124,10 @@ net.ipv6.conf.all.forwarding = 1
 -net.bridge.bridge-nf-call-iptables = 1
 -net.bridge.bridge-nf-call-ip6tables = 1
 # Upstream's least: below it, a busy node drops connections.
--net.netfilter.nf_conntrack_max = 131072
+$(least net.netfilter.nf_conntrack_max 131072)
 # Each watched file in a pod takes one; the kernel's default of 128 instances is soon used up.
-fs.inotify.max_user_instances = 8192
-fs.inotify.max_user_watches = 524288
+$(least fs.inotify.max_user_instances 8192)
+$(least fs.inotify.max_user_watches 524288)
 SYSCTLS
   # What was there before, for the uninstaller: once only.
   if [ ! -e /var/lib/coracle/sysctls.before ]; then

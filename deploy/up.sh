@@ -16,7 +16,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 ./deploy/packages.sh
 say "Building coracle (some minutes the first time)"
-cargo build --release --locked --bin coracle
+cargo build --release --locked --bin coracle --bin coracle-cni
 
 started=no
 if coracle_runs; then

@@ -12,7 +12,7 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export CARGO_TARGET_DIR=$target
 ./tests/upstream.sh "$target/tools" kubectl kubelet kube-proxy kubeadm kube-apiserver kube-controller-manager kube-scheduler etcd
 ./deploy/images.sh "$target/images"
-cargo build --locked --release --bin coracle
+cargo build --locked --release --bin coracle --bin coracle-cni
 export CORACLE_BIN=$target/release/coracle CORACLE_KUBECTL=$target/tools/kubectl CORACLE_IMAGES=$target/images
 export CORACLE_UPSTREAM=$target/tools
 cargo test --locked --test system -- --ignored --test-threads=1 "${@:-upstream::}"

@@ -23,7 +23,7 @@ step "Packages"
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export CARGO_TARGET_DIR=$target
 step "A release build"
-cargo build --locked --release --bin coracle
+cargo build --locked --release --bin coracle --bin coracle-cni
 cargo bench --locked --bench system --no-run
 step "Images"
 ./deploy/images.sh "$target/images"

@@ -264,6 +264,13 @@ impl Host {
     }
 
     /// The ids of all running containers, sandboxes not included.
+    /// Of what must not be none: `[]` before and after would prove nothing.
+    pub(crate) fn containers_that_run(&self) -> Vec<String> {
+        let ids = self.running_containers();
+        assert!(!ids.is_empty(), "no container runs");
+        ids
+    }
+
     pub(crate) fn running_containers(&self) -> Vec<String> {
         let socket = self.directory.path().join("run/containerd.sock");
         let output = Command::new("ctr")
@@ -272,6 +279,7 @@ impl Host {
             .args(["-n", "k8s.io", "tasks", "ls", "-q"])
             .output()
             .unwrap();
+        assert!(output.status.success(), "{}", text(&output));
         let mut ids: Vec<String> =
             String::from_utf8(output.stdout).unwrap().lines().map(str::to_string).collect();
         ids.sort();

@@ -233,7 +233,7 @@ fn certificates(a: &Host, b: &Host) {
 }
 
 fn killed_agent(a: &Host, b: &mut Host) {
-    let (containers, before) = (b.running_containers(), a.containers_of("web-b"));
+    let (containers, before) = (b.containers_that_run(), a.containers_of("web-b"));
     b.kill_coracle();
     let address = a.k(&["get", "pod", "web-b", "-o", "jsonpath={.status.podIP}"]);
     for _ in 0..5 {

@@ -54,7 +54,7 @@ fn a_kubelet_and_a_kube_proxy_by_upstreams_flags_and_files_are_a_node() {
     logs_and_exec(&a);
     // A restart needs no token any more, and changes nothing in the pod.
     let Parts { kubelet, proxy } = node;
-    let containers = b.running_containers();
+    let containers = b.containers_that_run();
     drop(kubelet);
     fs::remove_file(&files.bootstrap).unwrap();
     let before = renewed(&a);

@@ -27,7 +27,7 @@ fn a_killed_process_leaves_the_pods_serving_and_comes_back_to_the_same_container
     let mut host = Host::new("kill");
     host.up();
     let url = demo(&host);
-    let (containers, before) = (host.running_containers(), pods(&host));
+    let (containers, before) = (host.containers_that_run(), pods(&host));
     // Acknowledged a moment before the kill.
     for n in 0..20 {
         host.k(&["create", "configmap", &format!("acknowledged-{n}")]);

@@ -15,6 +15,7 @@ use crate::{
 };
 
 const SECONDS_60: Duration = Duration::from_secs(60);
+const DEMO: &str = include_str!("../../deploy/demo.yaml");
 
 /// One of upstream's programs on a host.
 fn program(host: &Host, name: &str) -> Command {
@@ -79,7 +80,26 @@ fn upstreams_kubelet_and_kube_proxy_are_a_node_of_our_control_plane() {
     let files = Files::write(&a, &b, line.split(' ').nth(4).unwrap(), more);
     let _node = Parts::start(&a, &b, &files, |name| program(&b, name));
     logs_and_exec(&a);
-    a.k(&["delete", "pod", "web", "--timeout=60s"]);
+    a.k(&["taint", "node", "b", "example.com/new-"]);
+    demo(&a, &b);
+    // By name, inside: upstream's kubelet writes resolv.conf, upstream's proxy leads to our DNS.
+    let fetch = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 demo 80";
+    a.eventually("the demo by its name", SECONDS_60, |a| {
+        let said = text(&a.kubectl(&["exec", "web", "--", "sh", "-c", fetch]));
+        if said.contains("Hello from a pod") { Ok(()) } else { Err(said) }
+    });
+    a.k(&["delete", "deployment/demo", "service/demo", "pod/web", "--timeout=60s"]);
+}
+
+/// The demo, made by whoever has the controllers, answers on `node`.
+fn demo(a: &Host, node: &Host) {
+    a.apply(DEMO);
+    a.k(&["rollout", "status", "deployment/demo", "--timeout=90s"]);
+    let address = a.k(&["get", "service", "demo", "-o", "jsonpath={.spec.clusterIP}"]);
+    for url in [format!("http://{address}/"), format!("http://{}:30080/", node.address())] {
+        let page = node.eventually("the demo answers", SECONDS_60, |node| node.fetch(&url));
+        assert!(page.contains("Hello from a pod"), "{page}");
+    }
 }
 
 /// Upstream's control plane, as kubeadm would start it.
@@ -274,6 +294,7 @@ fn our_nodes_join_upstreams_control_plane_by_kubeadms_token() {
     let page = c.eventually("its Service answers", SECONDS_60, |c| c.fetch(&format!("http://{address}/")));
     assert!(page.contains("Hello"), "{page}");
     assert_eq!(a.k(&["exec", "web-c", "--", "hostname"]), "web-c\n");
+    demo(&a, &c);
     // Pods go by upstream's controllers and our agents.
-    a.k(&["delete", "pod", "web", "web-c", "--timeout=60s"]);
+    a.k(&["delete", "deployment/demo", "service/demo", "pod/web", "pod/web-c", "--timeout=60s"]);
 }

@@ -43,7 +43,11 @@ eventually() {
   done
 }
 
-is() { [ "$("${@:2}" 2>/dev/null)" = "$1" ]; }
+# is WORDS COMMAND...: whether the command succeeds and prints exactly these.
+is() {
+  local printed
+  printed=$("${@:2}" 2>/dev/null) && [ "$printed" = "$1" ]
+}
 condition() { k get node "node$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'; }
 ready_replicas() { k get deployment web -o 'jsonpath={.status.readyReplicas}'; }
 web_pods() { k get pods -l app=web -o "jsonpath={range .items[*]}$1{\"\\n\"}{end}"; }
@@ -66,7 +70,7 @@ provision() {
   on "$i" mkdir -p /root/coracle/target/release
   give "$i" "$PWD"/deploy/{install.sh,uninstall.sh,config.yaml,containerd-service.toml} /root/coracle/deploy
   give "$i" "$PWD"/systemd/*.service /root/coracle/systemd
-  give "$i" "$binary" /root/coracle/target/release
+  give "$i" "$binary" ${plugin:+"$plugin"} /root/coracle/target/release
   give "$i" "$images"/*.tar /root/coracle/images
 }
 installs() {
@@ -134,6 +138,32 @@ web() {
     systemctl show -p LoadState,MemoryMax "$slice" | sort | tr "\n" " "
     cat "/sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/$slice/memory.max"' | tee "$VM_DIR/last"
   grep -q '^LoadState=loaded MemoryMax=67108864 67108864$' "$VM_DIR/last"
+}
+
+# From a pod on each node, through its resolv.conf, the Service kube-system/kube-dns and the rules of Services.
+dns() {
+  local pod name
+  spread
+  k apply -f - <<'PEERS'
+apiVersion: v1
+kind: Service
+metadata: {name: peers}
+spec: {clusterIP: None, selector: {app: web}}
+PEERS
+  in_pod() { k exec "$1" -- sh -c "$2"; }
+  page_at() { in_pod "$1" "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 10 $2" | grep -q 'Hello from a pod'; }
+  finds() { in_pod "$1" "nslookup $2" | grep -c '^Address' | grep -q "^$3\$"; }
+  is_denied() { in_pod "$1" "nslookup $2 2>&1; true" | grep -q NXDOMAIN; }
+  for pod in $(web_pods '{.metadata.name}'); do
+    for name in web web.default web.default.svc.cluster.local; do
+      eventually 60 "$pod fetches $name" page_at "$pod" "$name 80"
+    done
+    # The server's own, and both pods by one name (nslookup shows the DNS server's address first).
+    eventually 60 "$pod finds kubernetes.default" finds "$pod" kubernetes.default.svc.cluster.local 2
+    eventually 60 "$pod finds both peers" finds "$pod" peers.default.svc.cluster.local 3
+    eventually 60 "$pod is told that there is no such name" is_denied "$pod" nobody.default.svc.cluster.local
+  done
+  k delete service peers
 }
 
 agent_killed() {
@@ -233,7 +263,20 @@ uninstall() {
   k drain node3 --ignore-daemonsets --force --timeout 50s
   k delete node node3
   on 3 /root/coracle/deploy/uninstall.sh
-  on 3 'ls -d /usr/local/bin/coracle /etc/coracle /var/lib/coracle /run/coracle /var/lib/kubelet /etc/systemd/system/coracle* \
+  nothing_is_left
+}
+# A control plane and a node in one process, on a machine that was a node before.
+one_machine() {
+  installs 3 up
+  on 3 coracle status --wait 240s
+  give 3 "$PWD/tests/vm/web.yaml" /root/coracle
+  on 3 coracle apply -f /root/coracle/web.yaml --wait 240s
+  eventually 60 "the node port answers" fetch 2 "$(lab_address 3):30081"
+  on 3 /root/coracle/deploy/uninstall.sh
+  nothing_is_left
+}
+nothing_is_left() {
+  on 3 'ls -d /usr/local/bin/coracle* /etc/coracle /var/lib/coracle /run/coracle /var/lib/kubelet /etc/systemd/system/coracle* \
     /etc/sysctl.d/90-coracle.conf /etc/modules-load.d/coracle.conf /sys/fs/cgroup/kubepods* 2>/dev/null
     nft list ruleset; ip -o link | grep -v " lo:\| eth0:"; ip rule | grep -v "lookup \(local\|main\|default\)"; ctr -n k8s.io containers ls -q; true' >"$VM_DIR/left"
   [ ! -s "$VM_DIR/left" ] || { echo "the uninstaller left:" >&2; cat "$VM_DIR/left" >&2; return 1; }
@@ -284,7 +327,7 @@ proxy_modes() {
   for mode in nftables iptables ipvs iptables nftables; do proxy_mode $mode; done
 }
 
-all="web agent_killed upgrade ipvs_traffic proxy_modes reboot power_cut partition uninstall"
+all="web dns agent_killed upgrade ipvs_traffic proxy_modes reboot power_cut partition uninstall one_machine"
 
 # --- running them
 
@@ -328,8 +371,9 @@ echo "==> Packages, image, kubectl and a release build"
 ./tests/vm/packages.sh
 HOME=$VM_DIR VAGRANT_DOTFILE_PATH=$VM_DIR/vagrant vagrant validate --ignore-provider
 ./tests/vm/image.sh "$VM_DIR"
-if [ -z "${CORACLE_BIN:-}" ]; then cargo build --release --locked --bin coracle; fi
+if [ -z "${CORACLE_BIN:-}" ]; then cargo build --release --locked --bin coracle --bin coracle-cni; fi
 binary=$(realpath "${CORACLE_BIN:-$target/release/coracle}")
+plugin=$(ls "$(dirname "$binary")/coracle-cni" 2>/dev/null || true)
 if [ -z "${CORACLE_KUBECTL:-}" ]; then ./tests/upstream.sh "$target/tools" kubectl; fi
 kubectl=${CORACLE_KUBECTL:-$target/tools/kubectl}
 if [ -z "${CORACLE_IMAGES:-}" ]; then ./deploy/images.sh "$target/images"; fi

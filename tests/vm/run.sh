@@ -244,7 +244,8 @@ partition() {
   eventually 90 "node3 is NotReady" is Unknown condition 3
   after=$((SECONDS - start))
   echo "NotReady after $after s"
-  [ $after -ge 25 ]
+  # 40 s after the last heartbeat, as upstream; what the host and the machines are slower at is allowed for.
+  [ $after -ge 25 ] && [ $after -le 60 ]
   on_node2() { [ "$(k get pods -l app=web --field-selector spec.nodeName=node2 -o 'jsonpath={.items[*].status.containerStatuses[0].ready}')" = "true true" ]; }
   eventually 180 "both replicas are on node2" on_node2
   lab_plug 3
@@ -260,7 +261,7 @@ partition() {
 }
 
 uninstall() {
-  k drain node3 --ignore-daemonsets --force --timeout 50s
+  eventually 240 "node3 is drained" k drain node3 --ignore-daemonsets --force --timeout 50s
   k delete node node3
   on 3 /root/coracle/deploy/uninstall.sh
   nothing_is_left
@@ -277,6 +278,7 @@ one_machine() {
 }
 nothing_is_left() {
   on 3 'ls -d /usr/local/bin/coracle* /etc/coracle /var/lib/coracle /run/coracle /var/lib/kubelet /etc/systemd/system/coracle* \
+    /etc/cni/net.d/*coracle* /opt/cni/bin/coracle-cni /opt/cni/bin/loopback /var/log/pods/* \
     /etc/sysctl.d/90-coracle.conf /etc/modules-load.d/coracle.conf /sys/fs/cgroup/kubepods* 2>/dev/null
     nft list ruleset; ip -o link | grep -v " lo:\| eth0:"; ip rule | grep -v "lookup \(local\|main\|default\)"; ctr -n k8s.io containers ls -q; true' >"$VM_DIR/left"
   [ ! -s "$VM_DIR/left" ] || { echo "the uninstaller left:" >&2; cat "$VM_DIR/left" >&2; return 1; }

@@ -24,6 +24,7 @@ pub(crate) async fn reset(config: &Config, really: bool) -> anyhow::Result<()> {
         println!("This would remove from this machine:");
         println!("  every pod of the container runtime at {}", config.runtime.endpoint);
         println!("  the pod network, the rules of Services, and the sysctls that were changed for them");
+        println!("  what logind was told of how long pods may hold up a shutdown");
         println!("  {}, {}", config.kubelet.root_dir.display(), config.kubelet.pod_logs_dir.display());
         println!(
             "  the cluster itself: the store, certificates and kubeconfig in {}",

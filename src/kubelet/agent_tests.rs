@@ -187,13 +187,17 @@ impl Stage {
             .unwrap_or_else(|_| panic!("never: {what}"));
     }
 
+    /// What is told of pods from here on is heard.
+    async fn watched(&self) {
+        self.until("both watches are there", |stage| stage.pods.receiver_count() > 1).await;
+    }
+
     /// A pod of this name comes over the watch.
-    async fn add(&self, name: &str) {
+    fn add(&self, name: &str) {
         let containers = json!([{"name": "c", "image": "busybox:1"}]);
         let spec = json!({"nodeName": "n", "terminationGracePeriodSeconds": 1, "containers": containers});
         let metadata = json!({"name": name, "namespace": "d", "uid": name, "resourceVersion": "2"});
         let pod = json!({"metadata": metadata, "spec": spec, "status": {"phase": "Pending"}});
-        self.until("both watches are there", |stage| stage.pods.receiver_count() > 1).await;
         self.pods.send(json!({"type": "ADDED", "object": pod})).unwrap();
     }
 
@@ -221,7 +225,8 @@ async fn an_api_that_takes_no_mirror_pod_holds_up_no_other_pod() {
         move |stage: &Stage| stage.runtime.started(&name)
     };
     stage.until("the static pod runs", started("s-n")).await;
-    stage.add("late").await;
+    stage.watched().await;
+    stage.add("late");
     stage.until("the late pod runs", started("late")).await;
     stage.close().await;
 }
@@ -231,7 +236,8 @@ async fn the_machine_goes_once_the_api_knows_how_its_pods_have_ended() {
     let fake = FakeLogind::start();
     let second = Duration::from_secs;
     let stage = Stage::with(fake.settings(Period::by_class(second(30), second(10))), 0, &[], false);
-    stage.add("p").await;
+    stage.watched().await;
+    stage.add("p");
     stage.until("it is told that the pod runs", |stage| stage.statuses.has_phase("Running")).await;
     fake.until("a lock is held", |fake| fake.locks() == [true]).await;
     // The node's status is not of this stage.
@@ -243,7 +249,7 @@ async fn the_machine_goes_once_the_api_knows_how_its_pods_have_ended() {
     assert!(stage.going.is_down());
     stage.statuses.shut.send_replace(false);
     fake.until("the machine may go", |fake| fake.locks() == [false]).await;
-    stage.add("late").await;
+    stage.add("late");
     let refused = |stage: &Stage| {
         stage.statuses.patches.lock().iter().any(|patch| patch["status"]["reason"] == "NodeShutdown")
     };
@@ -251,7 +257,7 @@ async fn the_machine_goes_once_the_api_knows_how_its_pods_have_ended() {
     fake.prepare(false).await;
     stage.until("the machine stays after all", |stage| !stage.going.is_down()).await;
     assert_eq!(fake.locks(), [false, true]);
-    stage.add("later").await;
+    stage.add("later");
     stage.until("pods are admitted again", |stage| stage.runtime.started("later")).await;
     stage.close().await;
     fake.close().await;

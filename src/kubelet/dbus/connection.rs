@@ -242,7 +242,7 @@ mod tests {
             command.stdout(Stdio::null());
             let daemon = Daemon(command.spawn().expect("dbus-daemon, from Debian's package dbus-daemon"));
             let listens = async {
-                while !socket.exists() {
+                while UnixStream::connect(socket).await.is_err() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };
@@ -275,8 +275,11 @@ mod tests {
         assert!(matches!(&refused, CallError::Refused { name, .. } if name == unknown), "{refused:?}");
         // Somebody else comes to the bus.
         let other = Connection::open(&socket).await.unwrap();
-        let signal = connection.signal().await.unwrap();
-        assert_eq!((signal.interface.as_str(), signal.member.as_str()), (BUS.interface, "NameOwnerChanged"));
+        let told = async {
+            // A bus also says, unasked, by what name it knows us.
+            while connection.signal().await.unwrap().member != "NameOwnerChanged" {}
+        };
+        timeout(Duration::from_secs(30), told).await.expect("it is told");
         drop((daemon, other));
         let ended = async { while connection.signal().await.is_ok() {} };
         timeout(Duration::from_secs(30), ended).await.expect("a bus that ends is noticed");

@@ -141,7 +141,8 @@ fn judge(
     let completed = is_terminal(Some(phase));
     // Whoever sees a terminal phase may reuse what the pod held: not before its last container is gone.
     let alive = inputs.observed.running().next().is_some();
-    let held_back = completed && alive && !is_terminal(shown.phase.as_deref());
+    let ends = inputs.shutdown && !inputs.ending;
+    let held_back = completed && (alive || ends) && !is_terminal(shown.phase.as_deref());
     if held_back {
         phase = shown.phase.as_deref().unwrap_or("Pending");
         (reason, message) = (None, None);

@@ -5,13 +5,14 @@ use std::{path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use api::node_labels::may_set_itself;
 use client::{Client, Recorder, Store};
-use config::{Config, NetworkProvider, ProxyMode, Serving};
+use config::{Config, NetworkProvider, ProxyMode, Serving, Shutdown};
 use k8s_openapi::api::core::v1::{Service, Taint};
 use kubelet::{
     KubeletConfig,
     agent::{self, Seeds},
     probes::Prober,
     server,
+    shutdown::{self, Period},
     volumes::{self, NodeResources},
     worker::{backoff::Limits, ports::Probes},
 };
@@ -57,7 +58,20 @@ pub(crate) fn kubelet_config(config: &Config, place: &NodePlace) -> KubeletConfi
         node_status_update: kubelet.status_update,
         node_status_report: kubelet.status_report,
         lease_duration: kubelet.lease,
+        shutdown: shutdown::Settings { periods: periods(&kubelet.shutdown), ..shutdown::Settings::default() },
         ..KubeletConfig::new(&place.name)
+    }
+}
+
+/// How long pods of each priority have when the machine shuts down.
+fn periods(shutdown: &Shutdown) -> Vec<Period> {
+    match shutdown {
+        Shutdown::ByClass { total, critical } => {
+            Period::by_class(*total, Shutdown::critical(*total, *critical))
+        }
+        Shutdown::ByPriority(periods) => {
+            periods.iter().map(|it| Period { priority: it.priority, length: it.length }).collect()
+        }
     }
 }
 
@@ -271,6 +285,9 @@ mod tests {
         assert_eq!((told.server_address.to_string().as_str(), told.server_port), ("127.0.0.1", 7));
         assert_eq!((told.node_status_update, told.max_parallel_image_pulls), (Duration::from_secs(4), 1));
         assert!(told.cluster_domain.is_empty() && told.cluster_dns.is_empty());
+        assert_eq!(told.shutdown.periods, []);
+        let (own, seconds) = (kubelet_config(&Config::default(), &place), Duration::from_secs);
+        assert_eq!(own.shutdown.periods, Period::by_class(seconds(30), seconds(10)));
     }
 
     #[test]

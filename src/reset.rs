@@ -29,6 +29,7 @@ pub(crate) async fn reset(config: &Config, asked: &Reset) -> anyhow::Result<()> 
         println!("This would remove from this machine:");
         println!("  every pod of the container runtime at {}", config.runtime.endpoint);
         println!("  the pod network, the rules of Services, and the sysctls that were changed for them");
+        println!("  what logind was told of how long pods may hold up a shutdown");
         println!("  {}, {}", config.kubelet.root_dir.display(), config.kubelet.pod_logs_dir.display());
         if !asked.keep_state {
             println!(

@@ -10,8 +10,9 @@ fi
 step() { printf '\n==> %s (%s s)\n' "$*" "$SECONDS"; }
 
 step "Packages"
-# For the lints: shellcheck; for the check of the units: systemd; for that of the Vagrantfile: vagrant.
-./deploy/packages.sh shellcheck systemd vagrant
+# For the lints: shellcheck; for the check of the units: systemd; for that of the Vagrantfile: vagrant; a bus for those who speak
+# over one: dbus-daemon.
+./deploy/packages.sh shellcheck systemd vagrant dbus-daemon
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export CARGO_TARGET_DIR=$target
 if [ $# -eq 0 ]; then

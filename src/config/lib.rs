@@ -205,6 +205,35 @@ pub struct Kubelet {
     pub refuses_cgroup_v1: bool,
     /// What the kernel is told of how dear this process is, from -1000 to 1000; nothing where absent.
     pub oom_score_adj: Option<i16>,
+    /// How long a shutdown of the machine is held up while pods end.
+    pub shutdown: Shutdown,
+}
+
+/// How long pods have to end when the machine shuts down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// All of them together, and of that those that are critical to the cluster, which end last; a third where absent. The
+    /// shutdown is not held up where `total` is nothing.
+    ByClass {
+        total: Duration,
+        critical: Option<Duration>,
+    },
+    ByPriority(Vec<ShutdownPeriod>),
+}
+
+/// The time of those pods whose priority is at least this one, and below that of the next period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShutdownPeriod {
+    pub priority: i32,
+    pub length: Duration,
+}
+
+impl Shutdown {
+    /// The time of critical pods, in the simple form.
+    #[must_use]
+    pub fn critical(total: Duration, critical: Option<Duration>) -> Duration {
+        critical.unwrap_or(Duration::from_secs(total.as_secs() / 3))
+    }
 }
 
 /// What the node agent's own server shows.
@@ -319,6 +348,7 @@ impl Default for Kubelet {
             refuses_swap: false,
             refuses_cgroup_v1: false,
             oom_score_adj: None,
+            shutdown: Shutdown::ByClass { total: Duration::from_secs(30), critical: None },
         }
     }
 }

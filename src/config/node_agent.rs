@@ -7,13 +7,17 @@ use std::{
 };
 
 use crate::{
-    CgroupDriver, Config, Serving, Taint, TaintEffect,
+    CgroupDriver, Config, Serving, Shutdown, ShutdownPeriod, Taint, TaintEffect,
     forms::{self, Subdomain},
     section::{Section, set},
 };
 
 /// Upstream's place for it, in either kind of configuration.
 const HEALTHZ_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+const BY_PRIORITY: &str = "shutdownGracePeriodByPodPriority";
+/// A day.
+const LONGEST_SHUTDOWN_S: i64 = 86_400;
 
 /// Reads them; what the section does not say stays as it is.
 pub(crate) fn read(config: &mut Config, section: &mut Section<'_>) {
@@ -36,6 +40,7 @@ pub(crate) fn read(config: &mut Config, section: &mut Section<'_>) {
     certificates(config, section);
     pace(config, section);
     registration(config, section);
+    shutdown(config, section);
     set!(config.kubelet.seccomp_default, section.bool("seccompDefault"));
     set!(config.kubelet.refuses_swap, section.bool("failSwapOn"));
     set!(config.kubelet.refuses_cgroup_v1, section.bool("failCgroupV1"));
@@ -111,6 +116,48 @@ fn pace(config: &mut Config, section: &mut Section<'_>) {
         longest => set!(kubelet.longest_restart_delay, longest),
     }
     crash_loop.finish();
+}
+
+/// One form takes the place of the other; upstream's own files say "none" in the simple one beside the other.
+fn shutdown(config: &mut Config, section: &mut Section<'_>) {
+    const SIMPLE: [&str; 2] = ["shutdownGracePeriod", "shutdownGracePeriodCriticalPods"];
+    let lines = SIMPLE.map(|field| section.line_of(field));
+    let said = SIMPLE.map(|field| section.duration(field));
+    let line = section.line_of(BY_PRIORITY);
+    let mut periods: Vec<ShutdownPeriod> = Vec::new();
+    section.sections(BY_PRIORITY, |mut period| {
+        let priority = period.number::<i32>("priority", i32::MIN.into(), i32::MAX.into()).unwrap_or(0);
+        let seconds = period.number::<u32>("shutdownGracePeriodSeconds", 0, LONGEST_SHUTDOWN_S);
+        if periods.iter().any(|other| other.priority == priority) {
+            period.mistake(period.line(), "priority", format!("{priority} stands twice; keep one of them"));
+        }
+        periods.push(ShutdownPeriod { priority, length: Duration::from_secs(seconds.unwrap_or(0).into()) });
+        period.finish();
+    });
+    if !periods.is_empty() {
+        if said.iter().flatten().any(|said| !said.is_zero()) {
+            section.mistake(line, BY_PRIORITY, "goes with no shutdownGracePeriod; keep one of them");
+        }
+        config.kubelet.shutdown = Shutdown::ByPriority(periods);
+        return;
+    }
+    let [total, critical] = said;
+    if total.is_none() && critical.is_none() {
+        return;
+    }
+    let (total_before, critical_before) = match config.kubelet.shutdown {
+        Shutdown::ByClass { total, critical } => (total, critical),
+        Shutdown::ByPriority(_) => (Duration::ZERO, Some(Duration::ZERO)),
+    };
+    let (total, critical) = (total.unwrap_or(total_before), critical.or(critical_before));
+    if critical.is_some_and(|critical| critical > total) {
+        let text = format!("must not be longer than shutdownGracePeriod, which is {}s", total.as_secs());
+        section.mistake(lines[1], SIMPLE[1], text);
+    }
+    if total.as_secs() > LONGEST_SHUTDOWN_S.unsigned_abs() {
+        section.mistake(lines[0], SIMPLE[0], "must not be longer than a day");
+    }
+    config.kubelet.shutdown = Shutdown::ByClass { total, critical };
 }
 
 fn registration(config: &mut Config, section: &mut Section<'_>) {

@@ -237,6 +237,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Shutdown;
 
     fn config(text: &str) -> Result<Config, Vec<Mistake>> {
         super::config(text, &Config::default())
@@ -340,6 +341,47 @@ mod tests {
         ] {
             let found = mistakes(&format!("kind: CoracleConfiguration\n{line}\n"));
             assert!(found.iter().any(|found| found.contains(expected)), "{line}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_shutdown_waits_half_a_minute_for_pods_unless_told_otherwise() {
+        let shutdown = |text: &str| {
+            let config = config(&format!("kind: CoracleConfiguration\nkubelet:\n{text}")).unwrap();
+            config.kubelet.shutdown
+        };
+        let critical = |shutdown| match shutdown {
+            Shutdown::ByClass { total, critical } => {
+                (total.as_secs(), Shutdown::critical(total, critical).as_secs())
+            }
+            Shutdown::ByPriority(_) => panic!("{shutdown:?}"),
+        };
+        assert_eq!(critical(Config::default().kubelet.shutdown), (30, 10));
+        assert_eq!(critical(shutdown("  shutdownGracePeriod: 5s")), (5, 1), "a third is for critical pods");
+        assert_eq!(critical(shutdown("  shutdownGracePeriodCriticalPods: 25s")), (30, 25));
+        assert_eq!(critical(shutdown("  shutdownGracePeriod: 0s")), (0, 0));
+        let list = "  shutdownGracePeriodByPodPriority: [{priority: -5, shutdownGracePeriodSeconds: 7}]";
+        assert!(
+            matches!(shutdown(list), Shutdown::ByPriority(list) if list.len() == 1 && list[0].priority == -5)
+        );
+        for (wrong, told) in [
+            (
+                "  shutdownGracePeriodCriticalPods: 31s",
+                "must not be longer than shutdownGracePeriod, which is 30s",
+            ),
+            ("  shutdownGracePeriod: 25h", "must not be longer than a day"),
+            (
+                "  shutdownGracePeriod: 1s\n  shutdownGracePeriodByPodPriority: [{priority: 0}]",
+                "goes with no",
+            ),
+            (
+                "  shutdownGracePeriodByPodPriority: [{priority: 1}, {priority: 1}]",
+                "priority: 1 stands twice",
+            ),
+            ("  shutdownGracePeriodByPodPriority: [{seconds: 1}]", "seconds: unknown field"),
+        ] {
+            let found = mistakes(&format!("kind: CoracleConfiguration\nkubelet:\n{wrong}\n"));
+            assert!(found.len() == 1 && found[0].contains(told), "{wrong}: {found:?}");
         }
     }
 

@@ -15,6 +15,7 @@ use crate::{
     node, notice,
     runtime::{CriRuntime, Runtime, RuntimeError, SecurityDefaults},
     runtime_class::{ApiRuntimeClasses, NoRuntimeClasses, RuntimeClasses},
+    shutdown::{self, Going},
     sources::{self, merge},
     status::{self, Outbox},
     task::Agent,
@@ -119,13 +120,14 @@ pub async fn run_with<P: PodResources>(
     let cluster = client.as_ref().map(|client| Cluster::watch(client, &config.node_name, scope));
     let (facts_out, facts) =
         watch::channel(NodeFacts { runtime_name: "containerd".into(), ..NodeFacts::default() });
-    let mut first_look = facts.clone();
+    let (mut first_look, going) = (facts.clone(), Going::default());
     let host = node::Host {
         config: config.clone(),
         runtime: runtime.clone(),
         events: events.clone(),
         cluster: cluster.as_ref().map(|cluster| (cluster.client.clone(), cluster.node.clone())),
         facts: facts_out,
+        going: going.clone(),
     };
     owned(scope, "node status", node::run_status(host));
     if let Some(cluster) = &cluster {
@@ -156,8 +158,19 @@ pub async fn run_with<P: PodResources>(
         Some(client) => Arc::new(images::PullSecrets(client)),
         None => Arc::new(images::NoCredentials),
     };
-    let parts =
-        Parts { config, runtime, resources, probes, credentials, events, cluster, bells, outbox, facts };
+    let parts = Parts {
+        config,
+        runtime,
+        resources,
+        probes,
+        credentials,
+        events,
+        cluster,
+        bells,
+        outbox,
+        facts,
+        going,
+    };
     run_pods(parts, scope).await;
     Ok(())
 }
@@ -175,6 +188,8 @@ pub struct Parts<R, P> {
     pub bells: Bells,
     pub outbox: Outbox,
     pub facts: watch::Receiver<NodeFacts>,
+    /// Shared with the node's status.
+    pub going: Going,
 }
 
 impl<R, P> std::fmt::Debug for Parts<R, P> {
@@ -185,8 +200,19 @@ impl<R, P> std::fmt::Debug for Parts<R, P> {
 
 /// Runs the node's pods until `scope` is cancelled. Containers run on when it ends.
 pub async fn run_pods<R: Runtime, P: PodResources>(parts: Parts<R, P>, scope: &Scope) {
-    let Parts { config, runtime, resources, probes, credentials, events, cluster, bells, outbox, facts } =
-        parts;
+    let Parts {
+        config,
+        runtime,
+        resources,
+        probes,
+        credentials,
+        events,
+        cluster,
+        bells,
+        outbox,
+        facts,
+        going,
+    } = parts;
     let clock = Clock::system();
     let images = Images::new(
         images::Parts {
@@ -210,9 +236,10 @@ pub async fn run_pods<R: Runtime, P: PodResources>(parts: Parts<R, P>, scope: &S
         images,
         runtime_classes,
         statuses: Arc::new(outbox.clone()) as Arc<dyn StatusSink>,
-        events,
+        events: events.clone(),
         config: config.clone(),
         node: facts.clone(),
+        going: going.clone(),
         clock,
         bells: bells.clone(),
     });
@@ -236,6 +263,16 @@ pub async fn run_pods<R: Runtime, P: PodResources>(parts: Parts<R, P>, scope: &S
         let publish = status::publish(cluster.client.clone(), outbox.clone(), cluster.pods.clone());
         owned(scope, "pod status", publish);
     }
+    let goes_down = shutdown::Parts {
+        settings: config.shutdown.clone(),
+        node_name: config.node_name.clone(),
+        going: going.clone(),
+        pool: pool.clone(),
+        bells: bells.clone(),
+        events,
+        outbox: cluster.as_ref().map(|_| outbox.clone()),
+    };
+    owned(scope, "shutdown of the machine", shutdown::run(goes_down));
     let mirrors = keep_mirrors(cluster.as_ref(), &config.node_name, scope);
     let agent = Agent {
         node_name: config.node_name.clone(),
@@ -250,7 +287,7 @@ pub async fn run_pods<R: Runtime, P: PodResources>(parts: Parts<R, P>, scope: &S
     };
     tokio::select! {
         () = scope.cancelled() => {}
-        () = agent.run(static_pods, noticed, facts) => {}
+        () = agent.run(static_pods, noticed, facts, going.changes()) => {}
     }
 }
 

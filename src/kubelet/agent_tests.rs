@@ -18,6 +18,7 @@ use crate::{
     events::NoEvents,
     pods::PodUid,
     runtime::fake::{FakeRuntime, Temper},
+    shutdown::{Period, testing::FakeLogind},
     worker::ports::{PrepareError, PreparedContainer, PreparedPod, Probed, Reading},
 };
 
@@ -61,13 +62,39 @@ impl Probes for NoProbes {
     fn forget(&self, _: &PodUid) {}
 }
 
+/// What the API is told of pods: while it is shut, it does not say whether it took how one has ended.
+#[derive(Default)]
+struct Statuses {
+    patches: Mutex<Vec<Value>>,
+    shut: watch::Sender<bool>,
+}
+
+impl Statuses {
+    fn has_phase(&self, phase: &str) -> bool {
+        self.patches.lock().iter().any(|patch| patch["status"]["phase"] == phase)
+    }
+}
+
 /// An API that has one node and no pods but those that come over the watch. It never answers whoever creates one.
-fn api(pods: &broadcast::Sender<Value>) -> kube::Client {
+fn api(pods: &broadcast::Sender<Value>, statuses: &Arc<Statuses>) -> kube::Client {
     type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
-    let pods = pods.clone();
+    let (pods, statuses) = (pods.clone(), statuses.clone());
     client::from_service(tower::service_fn(move |request: Request<Body>| {
         let events = tokio_stream::wrappers::BroadcastStream::new(pods.subscribe());
+        let statuses = statuses.clone();
+        let answer =
+            |body: String| Response::new(Full::new(Bytes::from(body)).map_err(BoxError::from).boxed_unsync());
         async move {
+            if request.method() == Method::PATCH {
+                let patch = request.into_body().collect().await?.to_bytes();
+                let patch: Value = serde_json::from_slice(&patch)?;
+                let uid = patch["metadata"]["uid"].clone();
+                let is_end = patch["status"]["phase"] == "Failed";
+                statuses.patches.lock().push(patch);
+                statuses.shut.subscribe().wait_for(|shut| !(is_end && *shut)).await?;
+                let metadata = json!({"name": uid, "namespace": "d", "uid": uid, "resourceVersion": "9"});
+                return Ok(answer(json!({"metadata": metadata}).to_string()));
+            }
             if request.method() == Method::POST {
                 return std::future::pending().await;
             }
@@ -86,8 +113,7 @@ fn api(pods: &broadcast::Sender<Value>) -> kube::Client {
             });
             let items = if path.ends_with("/nodes") { vec![node] } else { Vec::new() };
             let body = json!({"metadata": {"resourceVersion": "1"}, "items": items}).to_string();
-            let body = Full::new(Bytes::from(body)).map_err(BoxError::from).boxed_unsync();
-            Ok::<Answer, BoxError>(Response::new(body))
+            Ok::<Answer, BoxError>(answer(body))
         }
     }))
 }
@@ -98,15 +124,22 @@ struct Stage {
     resources: Arc<Left>,
     /// What the API's watch of pods tells.
     pods: broadcast::Sender<Value>,
+    statuses: Arc<Statuses>,
+    going: Going,
     dir: tempfile::TempDir,
     _facts: watch::Sender<NodeFacts>,
 }
 
 impl Stage {
     fn start(fail_percent: u64, left: &[&str], with_static_pod: bool) -> Stage {
+        Stage::with(shutdown::Settings::default(), fail_percent, left, with_static_pod)
+    }
+
+    fn with(shutdown: shutdown::Settings, fail_percent: u64, left: &[&str], with_static_pod: bool) -> Stage {
         let scope = Scope::root("agent");
         let dir = tempfile::tempdir().unwrap();
         let mut config = KubeletConfig::new("n");
+        config.shutdown = shutdown;
         config.root_dir = dir.path().join("root");
         config.pod_logs_dir = dir.path().join("logs");
         if with_static_pod {
@@ -122,10 +155,11 @@ impl Stage {
         let runtime = Arc::new(FakeRuntime::new(temper, Clock::system()));
         let resources = Arc::new(Left(Mutex::new(left.iter().map(|uid| PodUid::from(*uid)).collect())));
         let pods = broadcast::Sender::new(16);
+        let (statuses, going) = (Arc::new(Statuses::default()), Going::default());
         let facts = NodeFacts { memory_bytes: 1 << 30, ..NodeFacts::default() };
         let (_facts, facts) = watch::channel(facts);
         let parts = Parts {
-            cluster: Some(Cluster::watch(&api(&pods), "n", &scope)),
+            cluster: Some(Cluster::watch(&api(&pods, &statuses), "n", &scope)),
             config: Arc::new(config),
             runtime: runtime.clone(),
             resources: resources.clone(),
@@ -135,10 +169,11 @@ impl Stage {
             bells: Bells::default(),
             outbox: Outbox::default(),
             facts,
+            going: going.clone(),
         };
         let own = scope.clone();
         scope.spawn("pods", async move { run_pods(parts, &own).await });
-        Stage { scope, runtime, resources, pods, dir, _facts }
+        Stage { scope, runtime, resources, pods, statuses, going, dir, _facts }
     }
 
     async fn until(&self, what: &str, is: impl Fn(&Stage) -> bool) {
@@ -150,6 +185,20 @@ impl Stage {
         tokio::time::timeout(Duration::from_secs(60), level)
             .await
             .unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    /// What is told of pods from here on is heard.
+    async fn watched(&self) {
+        self.until("both watches are there", |stage| stage.pods.receiver_count() > 1).await;
+    }
+
+    /// A pod of this name comes over the watch.
+    fn add(&self, name: &str) {
+        let containers = json!([{"name": "c", "image": "busybox:1"}]);
+        let spec = json!({"nodeName": "n", "terminationGracePeriodSeconds": 1, "containers": containers});
+        let metadata = json!({"name": name, "namespace": "d", "uid": name, "resourceVersion": "2"});
+        let pod = json!({"metadata": metadata, "spec": spec, "status": {"phase": "Pending"}});
+        self.pods.send(json!({"type": "ADDED", "object": pod})).unwrap();
     }
 
     async fn close(self) {
@@ -176,11 +225,40 @@ async fn an_api_that_takes_no_mirror_pod_holds_up_no_other_pod() {
         move |stage: &Stage| stage.runtime.started(&name)
     };
     stage.until("the static pod runs", started("s-n")).await;
-    let spec = json!({"nodeName": "n", "containers": [{"name": "c", "image": "busybox:1"}]});
-    let metadata = json!({"name": "late", "namespace": "d", "uid": "late", "resourceVersion": "2"});
-    let pod = json!({"metadata": metadata, "spec": spec, "status": {"phase": "Pending"}});
-    stage.until("both watches are there", |stage| stage.pods.receiver_count() > 1).await;
-    stage.pods.send(json!({"type": "ADDED", "object": pod})).unwrap();
+    stage.watched().await;
+    stage.add("late");
     stage.until("the late pod runs", started("late")).await;
     stage.close().await;
+}
+
+#[tokio::test]
+async fn the_machine_goes_once_the_api_knows_how_its_pods_have_ended() {
+    let fake = FakeLogind::start();
+    let second = Duration::from_secs;
+    let stage = Stage::with(fake.settings(Period::by_class(second(30), second(10))), 0, &[], false);
+    stage.watched().await;
+    stage.add("p");
+    stage.until("it is told that the pod runs", |stage| stage.statuses.has_phase("Running")).await;
+    fake.until("a lock is held", |fake| fake.locks() == [true]).await;
+    // The node's status is not of this stage.
+    stage.going.told(true);
+    stage.statuses.shut.send_replace(true);
+    fake.prepare(true).await;
+    stage.until("the API is told how it ended", |stage| stage.statuses.has_phase("Failed")).await;
+    assert_eq!(fake.locks(), [true], "it may not have written that yet");
+    assert!(stage.going.is_down());
+    stage.statuses.shut.send_replace(false);
+    fake.until("the machine may go", |fake| fake.locks() == [false]).await;
+    stage.add("late");
+    let refused = |stage: &Stage| {
+        stage.statuses.patches.lock().iter().any(|patch| patch["status"]["reason"] == "NodeShutdown")
+    };
+    stage.until("nobody is admitted any more", refused).await;
+    fake.prepare(false).await;
+    stage.until("the machine stays after all", |stage| !stage.going.is_down()).await;
+    assert_eq!(fake.locks(), [false, true]);
+    stage.add("later");
+    stage.until("pods are admitted again", |stage| stage.runtime.started("later")).await;
+    stage.close().await;
+    fake.close().await;
 }

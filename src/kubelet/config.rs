@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use crate::{
     runtime::{CriRuntime, SecurityDefaults},
+    shutdown,
     worker::backoff::Limits,
 };
 
@@ -53,6 +54,8 @@ pub struct KubeletConfig {
     pub relist: Duration,
     /// What the node keeps for itself, subtracted from capacity.
     pub reserved: BTreeMap<String, String>,
+    /// How pods end when the machine goes down.
+    pub shutdown: shutdown::Settings,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +97,7 @@ impl KubeletConfig {
             relist: Duration::from_secs(120),
             // Upstream's default hard eviction threshold counts as reserved.
             reserved: BTreeMap::from([("memory".into(), "100Mi".into())]),
+            shutdown: shutdown::Settings::default(),
         }
     }
 

@@ -30,10 +30,12 @@ pub const STARTING: &str = "Starting";
 pub const NODE_READY: &str = "NodeReady";
 pub const NODE_NOT_READY: &str = "NodeNotReady";
 pub const REBOOTED: &str = "Rebooted";
+pub const NODE_SHUTDOWN: &str = "NodeShutdown";
 
 /// Reasons are few: that of a resource which is not one of these names none.
 pub fn of_refusal(reason: &str) -> &'static str {
-    const KNOWN: [&str; 10] = [
+    const KNOWN: [&str; 11] = [
+        NODE_SHUTDOWN,
         "OutOfcpu",
         "OutOfmemory",
         "OutOfephemeral-storage",

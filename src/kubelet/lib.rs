@@ -5,6 +5,7 @@
 //!   runtime/ (CRI) ──events──▶ notice ──look again──▶        │         │ plan, state (pure) ─▶ apply, kill
 //!   probes/, volumes/ ──wake──▶                              │         ▼
 //!                                                     status/ generate (pure) ──▶ publish ──PATCH──▶ API
+//!   shutdown/ (logind) ── the machine goes down ──▶ node/, worker/pool
 //!   node/ ── registers, heartbeats, tells what the node has ─────────────────────────────────────▶ API
 //! ```
 //!
@@ -16,6 +17,7 @@ pub mod agent;
 pub mod cgroups;
 pub mod clock;
 pub mod config;
+mod dbus;
 pub mod env;
 pub mod events;
 pub mod images;
@@ -28,6 +30,7 @@ mod resources;
 pub mod runtime;
 pub mod runtime_class;
 pub mod server;
+pub mod shutdown;
 pub mod sources;
 pub mod status;
 mod task;

@@ -11,6 +11,7 @@ use crate::{
     cgroups::Cgroups,
     config::KubeletConfig,
     runtime::{CriRuntime, Runtime, RuntimeError, SecurityDefaults},
+    shutdown,
     volumes::mounts,
 };
 
@@ -48,6 +49,12 @@ pub enum ResetError {
         #[source]
         source: RuntimeError,
     },
+    #[error("remove {path}")]
+    Logind {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("remove the cgroups of pods")]
     Cgroups(#[source] io::Error),
     #[error("remove {path}")]
@@ -66,6 +73,11 @@ pub async fn reset(config: &KubeletConfig) -> Removed {
     remove_pods(config, &mut removed).await;
     if removed.pods_stay() {
         return removed;
+    }
+    if let Err(source) = shutdown::reset(&config.shutdown).await {
+        removed
+            .failed
+            .push(ResetError::Logind { path: config.shutdown.drop_in.display().to_string(), source });
     }
     // It has just answered; the agent made the cgroups in the same way.
     let config = &config.clone().with_runtimes_driver(RUNTIME_DEADLINE).await;

@@ -64,6 +64,7 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
         mut files: Files,
         mut noticed: Noticed,
         mut facts: watch::Receiver<NodeFacts>,
+        mut going: watch::Receiver<bool>,
     ) {
         let mut changes = self.cluster.as_ref().map(|cluster| cluster.pods.changes());
         let mut node_changes = self.cluster.as_ref().map(|cluster| cluster.node.changes());
@@ -96,6 +97,8 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
                 Ok(()) = files.changed() => {}
                 Ok(()) = noticed.changed() => list = true,
                 Ok(()) = facts.changed() => network = true,
+                // Pods that waited may come now.
+                Ok(()) = going.changed() => {}
                 () = self.pool.ended() => {}
                 () = self.ending.ended.notified() => {}
             }

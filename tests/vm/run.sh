@@ -50,7 +50,8 @@ is() {
 }
 condition() { k get node "node$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'; }
 ready_replicas() { k get deployment web -o 'jsonpath={.status.readyReplicas}'; }
-web_pods() { k get pods -l app=web -o "jsonpath={range .items[*]}$1{\"\\n\"}{end}"; }
+# Without those that ended with their machine, which stay in the API.
+web_pods() { k get pods -l app=web --field-selector status.phase!=Failed -o "jsonpath={range .items[*]}$1{\"\\n\"}{end}"; }
 containers() { web_pods '{.metadata.name} {.status.containerStatuses[0].containerID}' | sort; }
 nodes_of_web() { web_pods '{.spec.nodeName}' | sort | tr '\n' ' '; }
 service_ip() { k get service web -o 'jsonpath={.spec.clusterIP}'; }
@@ -206,7 +207,7 @@ spread() {
   done
 }
 
-# The pods of a machine that went down run again: the same pods, in new containers.
+# The pods of a machine that lost its power run again: the same pods, in new containers.
 came_back() {
   local i=$1 names=$2
   eventually 180 "node$i is Ready" is True condition "$i"
@@ -214,12 +215,67 @@ came_back() {
   eventually 240 "the same pods run in new containers" runs_anew "$@"
   web_is_served 2 3
 }
+forget_failed() { k delete pods --field-selector status.phase=Failed --timeout 50s; }
+pod_on() { k get pods -l "app=$1" --field-selector "spec.nodeName=node$2" -o 'jsonpath={.items[0].metadata.name}'; }
+is_gone() { ! lab_alive "$1"; }
+# What became of a pod that its machine took down with it: phase, reason, exit code and last words.
+end_of() { k get pod "$1" -o 'jsonpath={.status.phase} {.status.reason} {.status.containerStatuses[0].state.terminated.exitCode} {.status.containerStatuses[0].state.terminated.message}'; }
+
+# A machine that is told to reboot ends its pods first: others take their place.
 reboot() {
-  local names before
+  local pod
   spread
-  names=$(web_pods '{.metadata.name}' | sort) before=$(containers)
+  pod=$(pod_on web 2)
   lab_reboot 2
-  came_back 2 "$names" "$before"
+  eventually 180 "node2 is Ready" is True condition 2
+  is "Failed Terminated 0 " end_of "$pod" || { echo "the pod of node2: $(end_of "$pod")" >&2; return 1; }
+  web_is_up
+  web_is_served 2 3
+  is "Failed Terminated 0 " end_of "$pod"
+  forget_failed
+}
+
+# A machine that is switched off: what its pod says at last is in the API before it is off, by its own word, and the pod's
+# successor runs once the machine is there again.
+graceful_shutdown() {
+  local pod start
+  k apply -f tests/vm/last-words.yaml
+  words_ready() { k get deployment last-words -o 'jsonpath={.status.readyReplicas}'; }
+  eventually 240 "the pod on node2 is ready" is 1 words_ready
+  pod=$(pod_on last-words 2)
+  # logind waits for pods, for as long as they and their statuses may take.
+  held() { on 2 'busctl get-property org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager InhibitDelayMaxUSec
+    systemd-inhibit --list --no-pager --no-legend' >"$VM_DIR/held" && grep -q '^t 35000000$' "$VM_DIR/held" && grep -q 'coracle.*shutdown.*delay' "$VM_DIR/held"; }
+  eventually 60 "the agent holds a lock of logind" held
+  start=$SECONDS
+  on 2 systemctl poweroff 2>/dev/null || true
+  # False is the node's own word; of one that is silent it is Unknown.
+  by_own_word() { k get node node2 -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].reason} {.status.conditions[?(@.type=="Ready")].message}'; }
+  eventually 30 "node2 says that it goes down" is "False KubeletNotReady node is shutting down" by_own_word
+  echo "not ready after $((SECONDS - start)) s"
+  not_an_endpoint() { k get endpointslices -l kubernetes.io/service-name=last-words -o 'jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].addresses}'; }
+  eventually 30 "nothing is sent to its pod" is "" not_an_endpoint
+  eventually 60 "its pod has ended, and the API knows how" is "Failed Terminated 7 so long" end_of "$pod"
+  echo "pod ended after $((SECONDS - start)) s"
+  k get pod "$pod" -o 'jsonpath={.status.message}|{.status.conditions[?(@.type=="DisruptionTarget")].reason}' | tee "$VM_DIR/last"
+  grep -qx 'Pod was terminated in response to imminent node shutdown.|TerminationByKubelet' "$VM_DIR/last"
+  eventually 120 "machine 2 is off" is_gone 2
+  echo "off after $((SECONDS - start)) s"
+  forget 2
+  lab_boot 2 keep
+  lab_wait 2
+  eventually 180 "node2 is Ready again" is True condition 2
+  eventually 240 "another pod runs in its place" is 1 words_ready
+  eventually 60 "its Service answers" fetch 3 "$(k get service last-words -o 'jsonpath={.spec.clusterIP}')"
+  # What has ended stays so, and nothing of it was started again.
+  is "Failed Terminated 7 so long" end_of "$pod"
+  [ "$(k get pod "$pod" -o 'jsonpath={.status.containerStatuses[0].restartCount}')" = 0 ]
+  on 2 'journalctl --no-pager -o cat -b -1 -u coracle-node' >"$VM_DIR/log2"
+  grep 'the machine goes down' "$VM_DIR/log2"
+  grep 'their statuses are written' "$VM_DIR/log2"
+  k delete -f tests/vm/last-words.yaml --timeout 50s
+  forget_failed
+  web_is_up
 }
 power_cut() {
   local names before
@@ -279,7 +335,7 @@ one_machine() {
 nothing_is_left() {
   on 3 'ls -d /usr/local/bin/coracle* /etc/coracle /var/lib/coracle /run/coracle /var/lib/kubelet /etc/systemd/system/coracle* \
     /etc/cni/net.d/*coracle* /opt/cni/bin/coracle-cni /opt/cni/bin/loopback /var/log/pods/* \
-    /etc/sysctl.d/90-coracle.conf /etc/modules-load.d/coracle.conf /sys/fs/cgroup/kubepods* 2>/dev/null
+    /etc/sysctl.d/90-coracle.conf /etc/modules-load.d/coracle.conf /run/systemd/logind.conf.d/*coracle* /sys/fs/cgroup/kubepods* 2>/dev/null
     nft list ruleset; ip -o link | grep -v " lo:\| eth0:"; ip rule | grep -v "lookup \(local\|main\|default\)"; ctr -n k8s.io containers ls -q; true' >"$VM_DIR/left"
   [ ! -s "$VM_DIR/left" ] || { echo "the uninstaller left:" >&2; cat "$VM_DIR/left" >&2; return 1; }
 }
@@ -329,7 +385,7 @@ proxy_modes() {
   for mode in nftables iptables ipvs iptables nftables; do proxy_mode $mode; done
 }
 
-all="web dns agent_killed upgrade ipvs_traffic proxy_modes reboot power_cut partition uninstall one_machine"
+all="web dns agent_killed upgrade ipvs_traffic proxy_modes reboot graceful_shutdown power_cut partition uninstall one_machine"
 
 # --- running them
 

@@ -1,6 +1,6 @@
 //! `kubelet`: its flags, and `KubeletConfiguration`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
     flags::{
@@ -12,7 +12,7 @@ use super::{
     shared::{self, Fixed, NodeName, fixed},
 };
 use crate::{
-    Components, Config, Mistake, NetworkProvider, Serving,
+    Components, Config, Mistake, NetworkProvider, Serving, Shutdown,
     forms::{self, HostAddress, UnixSocket},
     node_agent,
     section::{Section, set},
@@ -321,6 +321,7 @@ fn base() -> Config {
     config.kubelet.serving = Serving::SelfSigned;
     config.kubelet.renews_client_certificate = false;
     config.kubelet.oom_score_adj = Some(-999);
+    config.kubelet.shutdown = Shutdown::ByClass { total: Duration::ZERO, critical: Some(Duration::ZERO) };
     config
 }
 
@@ -540,9 +541,6 @@ const ONLY: &[Fixed] = &[
     ("showHiddenMetricsForVersion", &[], "no metrics are hidden"),
     ("allowedUnsafeSysctls", &[], "only safe sysctls are let through"),
     ("providerID", &[], "it is not there yet"),
-    ("shutdownGracePeriod", &[], "the machine's shutdown is not delayed yet"),
-    ("shutdownGracePeriodCriticalPods", &[], "the machine's shutdown is not delayed yet"),
-    ("shutdownGracePeriodByPodPriority", &[], "the machine's shutdown is not delayed yet"),
     ("memoryThrottlingFactor", &["0.9"], "memory is not throttled"),
     ("memoryReservationPolicy", &["None"], "memory is not reserved"),
     ("tracing", &[], "traces are not exported"),

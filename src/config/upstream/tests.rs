@@ -10,7 +10,10 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{CgroupDriver, LogFormat, NetworkProvider, ProxyMode, Serving, Taint, TaintEffect};
+use crate::{
+    CgroupDriver, LogFormat, NetworkProvider, ProxyMode, Serving, Shutdown, ShutdownPeriod, Taint,
+    TaintEffect,
+};
 
 const KUBEADM_KUBELET: &str = include_str!("testdata/kubeadm-kubelet.yaml");
 const KUBEADM_PROXY: &str = include_str!("testdata/kubeadm-kube-proxy.yaml");
@@ -287,7 +290,11 @@ fn what_is_not_there_may_say_upstreams_default_and_nothing_else() {
         ),
         ("authorization: {mode: AlwaysAllow}", "authorization.mode: cannot be AlwaysAllow"),
         ("featureGates: {NodeSwap: true}", "featureGates.NodeSwap: there are no feature gates here"),
-        ("shutdownGracePeriod: 30s", "shutdownGracePeriod: cannot be 30s"),
+        ("shutdownGracePeriod: 500ms", "shutdownGracePeriod: \"500ms\" is not a length of time"),
+        (
+            "shutdownGracePeriodCriticalPods: 5s",
+            "3: shutdownGracePeriodCriticalPods: must not be longer than shutdownGracePeriod, which is 0s",
+        ),
         ("kubeReserved: {cpu: 100m}", "kubeReserved: cannot be cpu=100m"),
         ("maxPod: 7", "3: maxPod: unknown field; did you mean \"maxPods\"?"),
         ("whateverElse: 7", "3: whateverElse: unknown field\n"),
@@ -303,6 +310,28 @@ fn what_is_not_there_may_say_upstreams_default_and_nothing_else() {
         let told = configured(line).expect_err(line) + "\n";
         assert!(told.contains(expected), "{line}: {told}");
     }
+}
+
+#[test]
+fn a_shutdown_is_held_up_only_where_a_file_says_so() {
+    let shutdown = |text: &str| configured(text).unwrap().kubelet.shutdown;
+    let by_class = |total, critical| Shutdown::ByClass {
+        total: Duration::from_secs(total),
+        critical: Some(Duration::from_secs(critical)),
+    };
+    assert_eq!(shutdown(""), by_class(0, 0));
+    assert_eq!(
+        shutdown("shutdownGracePeriod: 30s"),
+        by_class(30, 0),
+        "upstream's default keeps nothing back"
+    );
+    let both = "shutdownGracePeriod: 1m\nshutdownGracePeriodCriticalPods: 20s";
+    assert_eq!(shutdown(both), by_class(60, 20));
+    // What kubeadm writes beside it says nothing.
+    let by_priority = "shutdownGracePeriod: 0s\nshutdownGracePeriodCriticalPods: 0s\nshutdownGracePeriodByPodPriority:\n\
+                       - {priority: 0, shutdownGracePeriodSeconds: 60}\n- {priority: 100000, shutdownGracePeriodSeconds: 10}";
+    let period = |priority, seconds| ShutdownPeriod { priority, length: Duration::from_secs(seconds) };
+    assert_eq!(shutdown(by_priority), Shutdown::ByPriority(vec![period(0, 60), period(100_000, 10)]));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use k8s_openapi::{
 };
 
 use super::observe::{Machine, Observed};
-use crate::{config::KubeletConfig, runtime::Condition};
+use crate::{config::KubeletConfig, runtime::Condition, shutdown::GOING_DOWN};
 
 /// The kubelet's version, as the Node and `kubelet --version` tell it.
 pub const VERSION: &str = "v1.36.3+coracle";
@@ -34,6 +34,8 @@ pub(super) struct Facts<'a> {
     pub(super) machine: &'a Machine,
     pub(super) observed: &'a Observed,
     pub(super) addresses: &'a [IpAddr],
+    /// The machine is about to be off.
+    pub(super) going_down: bool,
     pub(super) now: Timestamp,
 }
 
@@ -225,7 +227,7 @@ fn conditions(facts: &Facts<'_>, shown: &[NodeCondition]) -> Vec<NodeCondition> 
             condition(facts, shown, kind, pressed, (reason, message.to_string()))
         })
         .collect();
-    let unready = not_ready(observed);
+    let unready = not_ready(observed, facts.going_down);
     let told = match &unready {
         None => ("KubeletReady", "kubelet is posting ready status".to_string()),
         Some(message) => ("KubeletNotReady", message.clone()),
@@ -235,7 +237,7 @@ fn conditions(facts: &Facts<'_>, shown: &[NodeCondition]) -> Vec<NodeCondition> 
     conditions
 }
 
-fn not_ready(observed: &Observed) -> Option<String> {
+fn not_ready(observed: &Observed, going_down: bool) -> Option<String> {
     let mut errors = Vec::new();
     match &observed.health {
         None => errors.push("container runtime is down".to_string()),
@@ -245,6 +247,7 @@ fn not_ready(observed: &Observed) -> Option<String> {
         Some(_) => {}
     }
     errors.extend(network_error(observed));
+    errors.extend(going_down.then(|| GOING_DOWN.to_string()));
     if observed.disk.is_none() {
         errors.push("missing node capacity for resources: ephemeral-storage".to_string());
     }
@@ -348,7 +351,10 @@ mod tests {
         let machine =
             Machine { cpus: 2, memory_bytes: 1 << 30, hugepages: vec![(2048, 0)], ..Machine::default() };
         let now = Timestamp::from_second(100).unwrap();
-        status(&Facts { config: &config, machine: &machine, observed, addresses: &[], now }, shown)
+        status(
+            &Facts { config: &config, machine: &machine, observed, addresses: &[], going_down: false, now },
+            shown,
+        )
     }
 
     fn told(status: &NodeStatus, kind: &str) -> (String, String, String) {
@@ -412,6 +418,15 @@ mod tests {
         let mut observed = healthy();
         observed.disk.as_mut().unwrap().available_bytes = 1;
         assert_eq!(told(&status_of(&observed, &[]), "DiskPressure").1, "KubeletHasDiskPressure");
+    }
+
+    #[test]
+    fn a_node_whose_machine_goes_down_is_not_ready() {
+        let mut observed = healthy();
+        assert_eq!(not_ready(&observed, true).as_deref(), Some("node is shutting down"));
+        observed.health = None;
+        let both = "[container runtime is down, node is shutting down]";
+        assert_eq!(not_ready(&observed, true).as_deref(), Some(both));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::{
     config::KubeletConfig,
     events::{self, EventSink, EventType},
     runtime::Runtime,
+    shutdown::Going,
     worker::NodeFacts,
 };
 
@@ -38,6 +39,7 @@ pub struct Host<R> {
     /// `None`: standalone, nobody to tell.
     pub cluster: Option<(Client, Store<Node>)>,
     pub facts: watch::Sender<NodeFacts>,
+    pub going: Going,
 }
 
 impl<R> std::fmt::Debug for Host<R> {
@@ -52,27 +54,36 @@ pub async fn run<R: Runtime>(host: Host<R>) {
         machine: observe::machine(),
         addresses: addresses(&host.config),
         workers: Workers::new(4),
+        changes: host.going.changes(),
         host,
         registered: false,
         published: None,
         was_ready: None,
     };
     loop {
+        let going_down = *task.changes.borrow_and_update();
         let observed = observe::observe(&task.host.runtime, &task.workers, &task.host.config.root_dir).await;
         task.tell_workers(&observed);
-        let published = task.publish(&observed).await;
+        let published = task.publish(&observed, going_down).await;
+        if published {
+            task.host.going.told(going_down);
+        }
         let ready = observed.health.as_ref().is_some_and(|health| health.runtime.ok && health.network.ok);
         let wait = match (published, ready) {
             (false, _) => RETRY,
             (true, false) => UNREADY,
             (true, true) => task.host.config.node_status_update,
         };
-        tokio::time::sleep(wait).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = task.changes.changed() => {}
+        }
     }
 }
 
 struct Task<R> {
     host: Host<R>,
+    changes: watch::Receiver<bool>,
     machine: Machine,
     addresses: Vec<IpAddr>,
     workers: Workers,
@@ -102,12 +113,12 @@ impl<R: Runtime> Task<R> {
     }
 
     /// False: try again soon.
-    async fn publish(&mut self, observed: &Observed) -> bool {
+    async fn publish(&mut self, observed: &Observed, going_down: bool) -> bool {
         let Some((client, store)) = self.host.cluster.clone() else { return true };
         let api: Api<Node> = Api::all(client);
         let name = self.host.config.node_name.clone();
         if !self.registered {
-            match self.register(&api, observed).await {
+            match self.register(&api, observed, going_down).await {
                 Ok(()) => self.registered = true,
                 Err(error) => {
                     warn!(node = name, error = &error as &dyn std::error::Error, "cannot register the node");
@@ -117,7 +128,7 @@ impl<R: Runtime> Task<R> {
         }
         let shown = store.get(&client::ObjectKey::cluster(&name));
         let conditions = self.shown_conditions(shown.as_deref());
-        let status = object::status(&self.facts(observed), &conditions);
+        let status = object::status(&self.facts(observed, going_down), &conditions);
         let due = match &self.published {
             None => true,
             Some((at, before)) => {
@@ -152,12 +163,13 @@ impl<R: Runtime> Task<R> {
         }
     }
 
-    fn facts<'a>(&'a self, observed: &'a Observed) -> Facts<'a> {
+    fn facts<'a>(&'a self, observed: &'a Observed, going_down: bool) -> Facts<'a> {
         Facts {
             config: &self.host.config,
             machine: &self.machine,
             observed,
             addresses: &self.addresses,
+            going_down,
             now: Timestamp::now(),
         }
     }
@@ -171,8 +183,13 @@ impl<R: Runtime> Task<R> {
         }
     }
 
-    async fn register(&mut self, api: &Api<Node>, observed: &Observed) -> Result<(), kube::Error> {
-        let node = object::node(&self.facts(observed));
+    async fn register(
+        &mut self,
+        api: &Api<Node>,
+        observed: &Observed,
+        going_down: bool,
+    ) -> Result<(), kube::Error> {
+        let node = object::node(&self.facts(observed, going_down));
         let name = self.host.config.node_name.clone();
         self.published = None;
         if self.host.config.register_node {

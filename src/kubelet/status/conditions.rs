@@ -6,10 +6,17 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-use crate::pods;
+use crate::{pods, shutdown};
 
-pub(super) const OWNED: [&str; 5] =
+/// Of several writers: whoever ends a pod says why.
+const DISRUPTION_TARGET: &str = "DisruptionTarget";
+const OWNED: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// Whether a condition is one that is written here.
+pub(super) fn is_ours(kind: &str, reason: Option<&str>) -> bool {
+    OWNED.contains(&kind) || (kind == DISRUPTION_TARGET && reason == Some(shutdown::BY_KUBELET))
+}
 
 pub(super) struct Facts<'a> {
     pub(super) pod: &'a Pod,
@@ -17,6 +24,8 @@ pub(super) struct Facts<'a> {
     pub(super) init: &'a [ContainerStatus],
     pub(super) main: &'a [ContainerStatus],
     pub(super) has_sandbox: bool,
+    /// The pod ends with the machine; whether something of it still runs.
+    pub(super) shutdown: Option<bool>,
     /// What is shown now: a condition that keeps its status keeps its time, and those of others stay.
     pub(super) shown: &'a [PodCondition],
     pub(super) now: Time,
@@ -39,8 +48,16 @@ impl Verdict {
 }
 
 pub(super) fn conditions(facts: &Facts<'_>) -> Vec<PodCondition> {
+    // As upstream, not before the phase says so too.
+    let disrupted = facts.shutdown == Some(false);
+    let stays = |kind: &str| !OWNED.contains(&kind) && !(disrupted && kind == DISRUPTION_TARGET);
     let mut conditions: Vec<PodCondition> =
-        facts.shown.iter().filter(|shown| !OWNED.contains(&shown.type_.as_str())).cloned().collect();
+        facts.shown.iter().filter(|shown| stays(&shown.type_)).cloned().collect();
+    if disrupted {
+        let message = Some(shutdown::TERMINATED_MESSAGE.into());
+        let verdict = Verdict { reason: Some(shutdown::BY_KUBELET), message, ..Verdict::yes() };
+        conditions.push(facts.condition(DISRUPTION_TARGET, verdict));
+    }
     let sandbox = Verdict { ok: facts.has_sandbox, reason: None, message: None };
     conditions.push(facts.condition("PodReadyToStartContainers", sandbox));
     conditions.push(facts.condition("Initialized", initialized(facts)));
@@ -129,6 +146,10 @@ fn ready(facts: &Facts<'_>, conditions: &[PodCondition]) -> Verdict {
     let containers = containers_ready(facts);
     if !containers.ok {
         return containers;
+    }
+    if facts.shutdown.is_some() {
+        // Nothing is sent to it any more, as to a pod that is deleted.
+        return Verdict::no(shutdown::BY_KUBELET, Some(shutdown::TERMINATED_MESSAGE.into()));
     }
     let gates = facts.pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
     let unmet: Vec<String> = gates

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{ContainerStatus, HostIP, Pod, PodIP, PodStatus},
+    api::core::v1::{ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
@@ -15,7 +15,7 @@ use super::{
     containers,
     phase::{self, is_terminal},
 };
-use crate::{pods, runtime::PodObservation, worker::ports::Reading};
+use crate::{pods, runtime::PodObservation, shutdown, worker::ports::Reading};
 
 #[derive(Debug)]
 pub struct Inputs<'a> {
@@ -30,6 +30,8 @@ pub struct Inputs<'a> {
     pub failed: Option<&'a Waiting>,
     /// Nothing will be started any more.
     pub ending: bool,
+    /// The pod ends since the machine goes down: Failed, however its containers take it.
+    pub shutdown: bool,
     pub host_ips: &'a [IpAddr],
     /// `containerd`, for ids.
     pub runtime_name: &'a str,
@@ -71,6 +73,7 @@ pub fn generate(inputs: &Inputs<'_>) -> Generated {
         init: &init,
         main: &main,
         has_sandbox: has_sandbox(inputs),
+        shutdown: inputs.shutdown.then_some(verdict.held_back),
         shown: &merged_conditions(pod, shown),
         now: Time(inputs.now),
     });
@@ -99,6 +102,8 @@ struct Verdict {
     reason: Option<String>,
     message: Option<String>,
     completed: bool,
+    /// It is completed, and not shown as that while something of it runs.
+    held_back: bool,
 }
 
 fn judge(
@@ -120,21 +125,25 @@ fn judge(
         reason = Some("DeadlineExceeded".into());
         message = Some("Pod was active on the node longer than the specified deadline".into());
     }
+    // A terminal phase is never left.
+    let of_api = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let last = [shown.phase.as_deref(), of_api].into_iter().flatten().find(|it| is_terminal(Some(it)));
+    if inputs.shutdown && last.is_none() && reason.is_none() {
+        // Also where they exit with 0: that they do at this signal says nothing of their work.
+        phase = "Failed";
+        (reason, message) = (Some(shutdown::TERMINATED.into()), Some(shutdown::TERMINATED_MESSAGE.into()));
+    }
     if inputs.ending && !is_terminal(Some(phase)) && !pods::is_static(pod) {
         // It was ended before its containers could say how they fared.
         phase = "Failed";
     }
-    // A terminal phase is never left.
-    let of_api = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    if let Some(last) =
-        [shown.phase.as_deref(), of_api].into_iter().flatten().find(|it| is_terminal(Some(it)))
-    {
-        phase = last;
-    }
+    phase = last.unwrap_or(phase);
     let completed = is_terminal(Some(phase));
     // Whoever sees a terminal phase may reuse what the pod held: not before its last container is gone.
     let alive = inputs.observed.running().next().is_some();
-    if completed && alive && !is_terminal(shown.phase.as_deref()) {
+    let ends = inputs.shutdown && !inputs.ending;
+    let held_back = completed && (alive || ends) && !is_terminal(shown.phase.as_deref());
+    if held_back {
         phase = shown.phase.as_deref().unwrap_or("Pending");
         (reason, message) = (None, None);
     }
@@ -142,7 +151,7 @@ fn judge(
         reason = reason.or_else(|| shown.reason.clone());
         message = message.or_else(|| shown.message.clone());
     }
-    Verdict { phase: phase.to_string(), reason, message, completed }
+    Verdict { phase: phase.to_string(), reason, message, completed, held_back }
 }
 
 fn has_sandbox(inputs: &Inputs<'_>) -> bool {
@@ -155,11 +164,11 @@ fn has_sandbox(inputs: &Inputs<'_>) -> bool {
 }
 
 /// Conditions of others come from the API, ours from the pass before.
-fn merged_conditions(pod: &Pod, shown: &PodStatus) -> Vec<k8s_openapi::api::core::v1::PodCondition> {
+fn merged_conditions(pod: &Pod, shown: &PodStatus) -> Vec<PodCondition> {
     let of_api = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let others = of_api.filter(|condition| !conditions::OWNED.contains(&condition.type_.as_str()));
-    let ours = shown.conditions.iter().flatten();
-    let ours = ours.filter(|condition| conditions::OWNED.contains(&condition.type_.as_str()));
+    let is_ours = |it: &PodCondition| conditions::is_ours(&it.type_, it.reason.as_deref());
+    let others = of_api.filter(|condition| !is_ours(condition));
+    let ours = shown.conditions.iter().flatten().filter(|condition| is_ours(condition));
     others.chain(ours).cloned().collect()
 }
 

@@ -72,6 +72,7 @@ struct Case {
     waiting: BTreeMap<String, Waiting>,
     previous: Option<PodStatus>,
     ending: bool,
+    shutdown: bool,
     now: i64,
 }
 
@@ -83,6 +84,7 @@ impl Case {
             waiting: BTreeMap::new(),
             previous: None,
             ending: false,
+            shutdown: false,
             now: 10,
         }
     }
@@ -96,6 +98,7 @@ impl Case {
             waiting: &self.waiting,
             failed: None,
             ending: self.ending,
+            shutdown: self.shutdown,
             host_ips: &["192.168.0.1".parse().unwrap()],
             runtime_name: "containerd",
             now: at(self.now),
@@ -265,4 +268,72 @@ fn a_container_that_cannot_be_found_is_told_of_and_counted() {
         (last.exit_code, last.reason.as_deref(), shown.restart_count),
         (137, Some("ContainerStatusUnknown"), 1)
     );
+}
+
+#[test]
+fn a_pod_that_ends_with_the_machine_has_failed_once_nothing_of_it_runs() {
+    for policy in ["Always", "Never"] {
+        let mut case = Case::new(one(policy), vec![container("c", 0, running())]);
+        case.shutdown = true;
+        let told = |status: &PodStatus, kind: &str| {
+            let found = status.conditions.iter().flatten().find(|it| it.type_ == kind).cloned();
+            found.map(|it| (it.status, it.reason))
+        };
+        let by_kubelet = || Some("TerminationByKubelet".to_string());
+        let Generated { status, completed, .. } = case.generate();
+        assert!(completed);
+        assert_eq!(
+            (status.phase.as_deref(), status.reason),
+            (Some("Pending"), None),
+            "as it was shown before"
+        );
+        assert_eq!(
+            told(&PodStatus { conditions: status.conditions.clone(), ..PodStatus::default() }, "Ready"),
+            Some(("False".into(), by_kubelet()))
+        );
+        let shown = PodStatus { conditions: status.conditions, ..PodStatus::default() };
+        assert_eq!(told(&shown, "DisruptionTarget"), None);
+        // Between two runs, and one that was begun may come yet.
+        let mut case = Case::new(one(policy), vec![container("c", 0, exited(1))]);
+        case.shutdown = true;
+        assert_eq!(case.phase(), "Pending");
+        // It takes the signal well.
+        let mut case = Case::new(one(policy), vec![container("c", 0, exited(0))]);
+        (case.shutdown, case.ending) = (true, true);
+        case.observed.sandboxes.clear();
+        let status = case.generate().status;
+        assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Terminated")));
+        assert_eq!(told(&status, "DisruptionTarget"), Some(("True".into(), by_kubelet())));
+        assert_eq!(
+            status.container_statuses.as_ref().unwrap()[0]
+                .state
+                .as_ref()
+                .unwrap()
+                .terminated
+                .as_ref()
+                .unwrap()
+                .exit_code,
+            0
+        );
+        // The agent of the next boot, which only knows what the API shows.
+        let mut again = Case::new(one(policy), Vec::new());
+        again.observed.sandboxes.clear();
+        again.pod.status = Some(status.clone());
+        again.now = 1000;
+        let later = again.generate();
+        assert_eq!(later.status.conditions, status.conditions);
+        assert_eq!(
+            (later.status.phase, later.status.reason, later.status.message),
+            (status.phase, status.reason, status.message)
+        );
+    }
+}
+
+#[test]
+fn a_pod_that_was_done_before_the_machine_goes_down_keeps_its_end() {
+    let mut case = Case::new(one("Never"), vec![container("c", 0, exited(0))]);
+    case.pod.status = Some(PodStatus { phase: Some("Succeeded".into()), ..PodStatus::default() });
+    case.shutdown = true;
+    let status = case.generate().status;
+    assert_eq!((status.phase.as_deref(), status.reason), (Some("Succeeded"), None));
 }

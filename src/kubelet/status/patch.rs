@@ -4,7 +4,7 @@
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
-use super::conditions::OWNED;
+use super::conditions::is_ours;
 
 /// What others own: never in a patch of ours.
 const FOREIGN: [&str; 5] = [
@@ -52,7 +52,7 @@ fn conditions(old: Option<&Value>, new: Option<&Value>) -> Option<Value> {
     let mut changed = Vec::new();
     for condition in list(new) {
         let kind = &condition["type"];
-        if !kind.as_str().is_some_and(|kind| OWNED.contains(&kind)) {
+        if !kind.as_str().is_some_and(|kind| is_ours(kind, condition["reason"].as_str())) {
             continue;
         }
         let before = list(old).iter().find(|before| before["type"] == *kind);
@@ -126,5 +126,17 @@ mod tests {
             "conditions": [{"type": "Ready", "status": "True", "reason": null}]
         }});
         assert_eq!(patch("u", &shown, &new), Some(expected));
+    }
+
+    #[test]
+    fn why_a_pod_was_disrupted_is_sent_by_who_did_it() {
+        let shown = status(json!({"phase": "Failed"}));
+        let by = |reason: &str| {
+            let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": reason});
+            status(json!({"phase": "Failed", "conditions": [condition]}))
+        };
+        assert_eq!(patch("u", &shown, &by("EvictionByEvictionAPI")), None, "an older word of somebody else");
+        assert!(patch("u", &shown, &by("TerminationByKubelet")).is_some());
+        assert_eq!(patch("u", &by("TerminationByKubelet"), &by("TerminationByKubelet")), None);
     }
 }

@@ -15,10 +15,13 @@ use kube::{
 };
 use lifecycle::Backoff;
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tracing::{debug, info, warn};
 
-use super::patch::patch;
+use super::{patch::patch, phase::is_terminal};
 use crate::{
     pods::{self, PodName, PodUid},
     sources::merge::mirrors_content,
@@ -56,6 +59,8 @@ struct State {
     dirty: HashSet<PodUid>,
     /// Those of the dirty ones that failed.
     waits: HashMap<PodUid, Wait>,
+    /// Those whose request is under way.
+    flying: HashSet<PodUid>,
 }
 
 #[derive(Clone, Copy)]
@@ -67,19 +72,19 @@ struct Wait {
 
 impl State {
     /// Up to `most` pods that may be tried now.
-    fn ready(&self, flying: &HashSet<PodUid>, most: usize, now: Instant) -> Vec<PodUid> {
+    fn ready(&self, most: usize, now: Instant) -> Vec<PodUid> {
         let may = |uid: &&PodUid| {
             let version = self.entries.get(*uid).map(|entry| entry.version);
             let waits = self.waits.get(*uid);
-            !flying.contains(*uid)
+            !self.flying.contains(*uid)
                 && waits.is_none_or(|wait| wait.until <= now || Some(wait.version) != version)
         };
         self.dirty.iter().filter(may).take(most).cloned().collect()
     }
 
     /// When the first of those that wait may be tried again.
-    fn next(&self, flying: &HashSet<PodUid>) -> Option<Instant> {
-        let waiting = self.dirty.iter().filter(|uid| !flying.contains(*uid));
+    fn next(&self) -> Option<Instant> {
+        let waiting = self.dirty.iter().filter(|uid| !self.flying.contains(*uid));
         waiting.filter_map(|uid| self.waits.get(uid)).map(|wait| wait.until).min()
     }
 
@@ -98,10 +103,18 @@ impl State {
 }
 
 /// Where workers leave statuses. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Outbox {
     state: Arc<Mutex<State>>,
     changed: Arc<Notify>,
+    /// A request has ended, or a pod is of no interest any more.
+    landings: watch::Sender<()>,
+}
+
+impl Default for Outbox {
+    fn default() -> Outbox {
+        Outbox { state: Arc::default(), changed: Arc::default(), landings: watch::Sender::new(()) }
+    }
 }
 
 impl std::fmt::Debug for Outbox {
@@ -114,6 +127,22 @@ impl Outbox {
     /// The newest status of a pod, as the kubelet's own API shows it.
     pub fn latest(&self, uid: &PodUid) -> Option<PodStatus> {
         self.state.lock().entries.get(uid).map(|entry| entry.status.clone())
+    }
+
+    /// Changes when a pod may have become one of those of [`Outbox::has_written_end`].
+    pub(crate) fn landings(&self) -> watch::Receiver<()> {
+        self.landings.subscribe()
+    }
+
+    /// Whether the API shows the last that there is to say of a pod that has ended.
+    pub(crate) fn has_written_end(&self, uid: &PodUid) -> bool {
+        let state = self.state.lock();
+        let Some(entry) = state.entries.get(uid) else { return true };
+        let ended = match entry.pod.metadata.deletion_timestamp {
+            Some(_) if !pods::is_static(&entry.pod) => entry.delete,
+            _ => is_terminal(entry.status.phase.as_deref()),
+        };
+        ended && !state.dirty.contains(uid) && !state.flying.contains(uid)
     }
 
     /// Pods whose mirror has appeared or changed are tried again.
@@ -138,6 +167,7 @@ impl Outbox {
 
     fn landed(&self, uid: &PodUid, version: u64, sent: Sent) {
         let mut state = self.state.lock();
+        state.flying.remove(uid);
         let backoff = match sent {
             Sent::Failed(backoff) => backoff,
             Sent::Written(written) => {
@@ -213,27 +243,28 @@ impl StatusSink for Outbox {
         state.entries.remove(uid);
         state.dirty.remove(uid);
         state.waits.remove(uid);
+        drop(state);
+        self.landings.send_replace(());
     }
 }
 
 /// Runs until dropped.
 pub async fn publish(client: Client, outbox: Outbox, api: Store<Pod>) {
     let mut flights = FuturesUnordered::new();
-    let mut flying: HashSet<PodUid> = HashSet::new();
     loop {
         let next = {
             let mut state = outbox.state.lock();
-            for uid in state.ready(&flying, PARALLEL - flights.len(), Instant::now()) {
+            for uid in state.ready(PARALLEL - flights.len(), Instant::now()) {
                 state.dirty.remove(&uid);
                 let Some(entry) = state.entries.get(&uid).cloned() else { continue };
-                flying.insert(uid.clone());
+                state.flying.insert(uid.clone());
                 let (client, api) = (client.clone(), api.clone());
                 flights.push(async move {
                     let sent = send(&client, &api, &entry).await;
                     (uid, entry.version, sent)
                 });
             }
-            state.next(&flying).filter(|_| flights.len() < PARALLEL)
+            state.next().filter(|_| flights.len() < PARALLEL)
         };
         let due = async {
             match next {
@@ -243,8 +274,8 @@ pub async fn publish(client: Client, outbox: Outbox, api: Store<Pod>) {
         };
         tokio::select! {
             Some((uid, version, sent)) = flights.next() => {
-                flying.remove(&uid);
                 outbox.landed(&uid, version, sent);
+                outbox.landings.send_replace(());
             }
             () = outbox.changed.notified() => {}
             () = due => {}

@@ -20,6 +20,7 @@ use kubelet::{
     images::NoCredentials,
     pods::PodUid,
     runtime::{CriRuntime, Runtime, SecurityDefaults},
+    shutdown::Going,
     sources::static_pod,
     status::Outbox,
     worker::{Bells, NodeFacts},
@@ -64,6 +65,7 @@ impl Agent {
             bells: Bells::default(),
             outbox: outbox.clone(),
             facts: receiver,
+            going: Going::default(),
         };
         let inner = scope.clone();
         scope.spawn("agent", async move { agent::run_pods(parts, &inner).await });

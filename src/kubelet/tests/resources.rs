@@ -15,6 +15,7 @@ use kubelet::{
     pods::PodUid,
     probes::{Checks, Prober},
     runtime::{CriRuntime, SecurityDefaults},
+    shutdown::Going,
     sources::static_pod,
     status::Outbox,
     volumes::{self, NodeResources},
@@ -106,6 +107,7 @@ fn start_agent(config: &Arc<KubeletConfig>, outbox: &Outbox, events: &Arc<Heard>
         bells,
         outbox: outbox.clone(),
         facts,
+        going: Going::default(),
     };
     let inner = scope.clone();
     scope.spawn("agent", async move {

@@ -29,6 +29,7 @@ use crate::{
     events::{self, EventType},
     pods::{self, PodName, PodUid},
     runtime::{PodSummary, Runtime},
+    shutdown::{self, Alive},
     status::Waiting,
 };
 
@@ -54,6 +55,8 @@ pub struct Pool<R: Runtime, P: PodResources> {
     handles: Arc<Mutex<BTreeMap<PodUid, Handle>>>,
     /// A worker has ended: those that waited for it may start.
     ended: Arc<Notify>,
+    /// A pod holds nothing of the node any more.
+    progress: watch::Sender<()>,
     /// Pods that do not fit the node's labels, and until when that is not believed.
     doubts: Arc<Mutex<BTreeMap<PodUid, Instant>>>,
 }
@@ -78,6 +81,20 @@ impl<R: Runtime, P: PodResources> std::fmt::Debug for Pool<R, P> {
     }
 }
 
+impl<R: Runtime, P: PodResources> Clone for Pool<R, P> {
+    fn clone(&self) -> Pool<R, P> {
+        Pool {
+            tools: self.tools.clone(),
+            scope: self.scope.clone(),
+            bells: self.bells.clone(),
+            handles: self.handles.clone(),
+            ended: self.ended.clone(),
+            progress: self.progress.clone(),
+            doubts: self.doubts.clone(),
+        }
+    }
+}
+
 impl<R: Runtime, P: PodResources> Pool<R, P> {
     pub fn new(tools: Arc<Tools<R, P>>, bells: Bells, scope: &Scope) -> Pool<R, P> {
         Pool {
@@ -86,6 +103,7 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
             scope: scope.child("pods"),
             handles: Arc::default(),
             ended: Arc::default(),
+            progress: watch::Sender::new(()),
             doubts: Arc::default(),
         }
     }
@@ -97,6 +115,39 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
 
     pub fn has(&self, uid: &PodUid) -> bool {
         self.handles.lock().contains_key(uid)
+    }
+
+    /// Changes when a pod has ended, after its last status was told.
+    pub(crate) fn progress(&self) -> watch::Receiver<()> {
+        self.progress.subscribe()
+    }
+
+    /// The pods that have not ended.
+    pub(crate) fn alive(&self) -> Vec<Alive> {
+        let handles = self.handles.lock();
+        let alive = handles.iter().filter(|(_, handle)| !handle.done.load(Ordering::Relaxed));
+        alive
+            .map(|(uid, handle)| {
+                let mail = handle.mail.borrow();
+                Alive {
+                    uid: uid.clone(),
+                    priority: mail.pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0),
+                    grace_seconds: pods::grace_seconds(&mail.pod),
+                    asked: mail.shutdown.is_some(),
+                }
+            })
+            .collect()
+    }
+
+    pub(crate) fn is_alive(&self, uid: &PodUid) -> bool {
+        self.handles.lock().get(uid).is_some_and(|handle| !handle.done.load(Ordering::Relaxed))
+    }
+
+    /// Ends a pod because the machine goes down; there is no way back.
+    pub(crate) fn end(&self, uid: &PodUid, grace_seconds: i64) {
+        if let Some(handle) = self.handles.lock().get(uid) {
+            handle.mail.send_modify(|mail| mail.shutdown = Some(grace_seconds));
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -145,8 +196,16 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
     }
 
     fn admit(&self, pod: &Pod, handles: &BTreeMap<PodUid, Handle>, node: Option<&Node>) -> Verdict {
+        if self.tools.going.is_down() && pods::is_static(pod) {
+            // It waits: the machine may stay after all.
+            return Verdict::NotYet;
+        }
         if !admit::is_new(pod) {
             return Verdict::Fits;
+        }
+        if self.tools.going.is_down() {
+            let (reason, message) = (shutdown::NODE_SHUTDOWN.into(), shutdown::NOT_ADMITTED_MESSAGE.into());
+            return Verdict::Refused(Refusal { reason, message });
         }
         let known = |node: &&Node| node.status.as_ref().is_some_and(|status| status.allocatable.is_some());
         let Some(node) = node.filter(known) else { return Verdict::NotYet };
@@ -202,12 +261,14 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
 
     fn start(&self, pod: &Arc<Pod>, begin: Begin) -> Handle {
         let uid = PodUid::of(pod);
-        let (mail, inbox) = watch::channel(Mail { pod: pod.clone(), removed: begin == Begin::Orphan });
+        let (mail, inbox) =
+            watch::channel(Mail { pod: pod.clone(), removed: begin == Begin::Orphan, shutdown: None });
         let done = Arc::new(AtomicBool::new(begin != Begin::Runs));
         let bell = self.bells.hang(&uid);
         let (tools, scope) = (self.tools.clone(), self.scope.clone());
         let (handles, bells, ended) = (self.handles.clone(), self.bells.clone(), self.ended.clone());
-        let post = Post { inbox: inbox.clone(), bell, done: done.clone() };
+        let progress = self.progress.clone();
+        let post = Post { inbox: inbox.clone(), bell, done: done.clone(), progress: progress.clone() };
         let task = async move {
             let begin = || Worker::new(tools.clone(), post.clone(), scope.clone(), begin.clone());
             run(begin, &tools, &inbox, &scope).await;
@@ -218,6 +279,7 @@ impl<R: Runtime, P: PodResources> Pool<R, P> {
                 handles.remove(&uid);
             }
             ended.notify_one();
+            progress.send_replace(());
         };
         drop(self.scope.spawn_guarded("pod worker", task));
         Handle { name: PodName::of(pod), is_static: pods::is_static(pod), mail, done }

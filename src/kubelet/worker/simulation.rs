@@ -28,6 +28,8 @@ use crate::{
         fake::{FakeRuntime, Temper},
     },
     runtime_class::{RuntimeClassError, RuntimeClasses},
+    shutdown::{self, Going},
+    status::Outbox,
 };
 
 const SEEDS: u64 = 150;
@@ -177,6 +179,7 @@ struct World {
     statuses: Arc<Statuses>,
     pool: Pool<FakeRuntime, FlakyResources>,
     bells: Bells,
+    going: Going,
     clock: Clock,
     logs: tempfile::TempDir,
     _facts: watch::Sender<NodeFacts>,
@@ -212,6 +215,7 @@ impl World {
             ..NodeFacts::default()
         };
         let (facts_out, facts) = watch::channel(facts);
+        let going = Going::default();
         let (resources, statuses) = (Arc::new(FlakyResources::default()), Arc::new(Statuses::default()));
         let parts = images::Parts {
             runtime: runtime.clone(),
@@ -231,6 +235,7 @@ impl World {
             events,
             config: Arc::new(config),
             node: facts,
+            going: going.clone(),
             clock: clock.clone(),
             bells: bells.clone(),
         };
@@ -244,7 +249,7 @@ impl World {
                 () = notice::run(noticed, noticing, listed, Duration::from_secs(60)) => {}
             }
         });
-        World { scope, runtime, resources, statuses, pool, bells, clock, logs, _facts: facts_out }
+        World { scope, runtime, resources, statuses, pool, bells, going, clock, logs, _facts: facts_out }
     }
 
     /// The agent dies; its runtime lives on under a new one.
@@ -540,6 +545,192 @@ fn a_pod_that_restarts_for_ever_is_remembered_by_what_is_left_of_it() {
         let left = observed.containers.len() + observed.sandboxes.len();
         assert_eq!(world.bells.owned(&uid), left, "{observed:#?}");
         world.check();
+        assert!(world.scope.close(Duration::from_secs(60)).await);
+    });
+}
+
+impl World {
+    /// What a shutdown does once logind has told of it.
+    fn shutdown(&self) -> shutdown::Parts<FakeRuntime, FlakyResources> {
+        let second = Duration::from_secs;
+        let settings = shutdown::Settings {
+            periods: shutdown::Period::by_class(second(30), second(10)),
+            ..shutdown::Settings::default()
+        };
+        shutdown::Parts {
+            settings,
+            node_name: "n".into(),
+            going: self.going.clone(),
+            pool: self.pool.clone(),
+            bells: self.bells.clone(),
+            events: Arc::new(Silence),
+            outbox: None,
+        }
+    }
+
+    fn phase_and_reason(&self, uid: &str) -> (Option<String>, Option<String>) {
+        let statuses = self.statuses.latest.lock();
+        let status = &statuses[&PodUid::from(uid)];
+        (status.phase.clone(), status.reason.clone())
+    }
+}
+
+#[test]
+fn a_machine_that_goes_down_ends_every_pod_in_time_and_none_of_them_runs_again() {
+    run(SEEDS / 2, |seed| async move {
+        let mut world = World::new(temper(seed));
+        let mut pods = pods();
+        world.pool.desire(&desired(&pods), Some(&node()));
+        tokio::time::sleep(Duration::from_millis(1 + seed * 997 % 90_000)).await;
+        world.going.announce(true);
+        let began = Instant::now();
+        world.shutdown().go_down(Duration::MAX).await;
+        assert!(began.elapsed() <= Duration::from_secs(35), "{:?}", began.elapsed());
+        world.runtime.calm_down();
+        world
+            .until("every pod has ended", Duration::from_secs(600), |world| world.pool.alive().is_empty())
+            .await;
+        // What was done by itself is put away too.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        for pod in &mut pods {
+            let uid = PodUid::of(pod);
+            assert!(!world.runtime.observe(&uid).await.unwrap().has_life(), "{uid}");
+            let (phase, reason) = world.phase_and_reason(uid.as_str());
+            let by_itself = uid.as_str() != "always" && reason.is_none();
+            let ended = phase.as_deref() == Some("Failed") && reason.as_deref() == Some("Terminated");
+            assert!(by_itself || ended, "{uid}: {phase:?} {reason:?}");
+            Arc::make_mut(pod).status = world.statuses.latest.lock().get(&uid).cloned();
+        }
+        let starts = |world: &World| -> u32 {
+            let of = |pod: &Arc<Pod>| {
+                crate::pods::all_containers(pod)
+                    .map(|it| world.runtime.starts(&PodUid::of(pod), &it.name))
+                    .sum::<u32>()
+            };
+            pods.iter().map(of).sum()
+        };
+        let before = starts(&world);
+        // The machine is there again.
+        world = world.restart().await;
+        world.pool.desire(&desired(&pods), Some(&node()));
+        tokio::time::sleep(Duration::from_secs(400)).await;
+        assert_eq!(starts(&world), before);
+        for pod in &pods {
+            let shown = world.statuses.latest.lock()[&PodUid::of(pod)].clone();
+            let told = pod.status.as_ref().unwrap();
+            assert_eq!(
+                (&shown.phase, &shown.reason, &shown.message),
+                (&told.phase, &told.reason, &told.message)
+            );
+            assert_eq!(shown.conditions, told.conditions);
+        }
+        world.check();
+        assert!(world.scope.close(Duration::from_secs(60)).await);
+    });
+}
+
+#[test]
+fn an_api_that_does_not_answer_holds_no_shutdown_up_for_long() {
+    run(1, |seed| async move {
+        let calm = Temper { fail_percent: 0, longest_life_ms: 0, ..temper(seed) };
+        let world = World::new(calm);
+        let spec =
+            json!({"terminationGracePeriodSeconds": 2, "containers": [{"name": "a", "image": "busybox:1"}]});
+        let pod = pod("p", spec);
+        let uid = PodUid::of(&pod);
+        world.pool.desire(&desired(&[pod]), Some(&node()));
+        world.until("it runs", Duration::from_secs(60), |world| world.runtime.starts(&uid, "a") == 1).await;
+        world.going.announce(true);
+        // Nobody tells it of the node.
+        let going_down = shutdown::Parts { outbox: Some(Outbox::default()), ..world.shutdown() };
+        let began = Instant::now();
+        going_down.go_down(Duration::MAX).await;
+        assert!(world.pool.alive().is_empty());
+        assert!((5..9).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        assert!(world.scope.close(Duration::from_secs(60)).await);
+    });
+}
+
+#[test]
+fn a_shutdown_ends_critical_pods_last_and_admits_nobody_until_it_is_cancelled() {
+    run(1, |seed| async move {
+        let calm = Temper { fail_percent: 0, longest_life_ms: 0, longest_delay_ms: 0, ..temper(seed) };
+        let world = World::new(calm);
+        let of = |uid: &str, priority: i32| {
+            let sleep = json!({"preStop": {"sleep": {"seconds": 4}}});
+            let container = json!({"name": "a", "image": "busybox:1", "lifecycle": sleep});
+            let grace = 6;
+            pod(
+                uid,
+                json!({"priority": priority, "terminationGracePeriodSeconds": grace, "containers": [container]}),
+            )
+        };
+        let file = |uid: &str| {
+            let mut pod = (*of(uid, shutdown::CRITICAL + 1000)).clone();
+            let source = [("kubernetes.io/config.source".to_string(), "file".to_string())];
+            pod.metadata.annotations = Some(source.into());
+            Arc::new(pod)
+        };
+        let mut pods = vec![of("web", 0), of("dns", shutdown::CRITICAL), file("static")];
+        world.pool.desire(&desired(&pods), Some(&node()));
+        let runs = |world: &World, uid: &str| world.runtime.starts(&PodUid::from(uid), "a");
+        let all_run = |world: &World| ["web", "dns", "static"].iter().all(|uid| runs(world, uid) == 1);
+        world.until("all run", Duration::from_secs(60), all_run).await;
+        let ready = |world: &World, uid: &str| {
+            let statuses = world.statuses.latest.lock();
+            let ready = statuses[&PodUid::from(uid)]
+                .conditions
+                .iter()
+                .flatten()
+                .find(|it| it.type_ == "Ready")
+                .cloned();
+            ready.is_some_and(|ready| ready.status == "True")
+        };
+        world.until("web is ready", Duration::from_secs(60), |world| ready(world, "web")).await;
+        world.going.announce(true);
+        let began = Instant::now();
+        let going_down = world.shutdown();
+        let watching = async {
+            let lives = |world: &World, uid: &str| world.pool.is_alive(&PodUid::from(uid));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(lives(&world, "web") && !ready(&world, "web"), "nothing is sent to it any more");
+            assert!(ready(&world, "dns") && ready(&world, "static"), "it is not their turn");
+            pods.extend([of("late", 0), file("second")]);
+            world.pool.desire(&desired(&pods), Some(&node()));
+            let minute = Duration::from_secs(60);
+            world.until("web has ended", minute, |world| !lives(world, "web")).await;
+            assert!(lives(&world, "dns") && lives(&world, "static"), "others have time of their own");
+        };
+        tokio::join!(going_down.go_down(Duration::MAX), watching);
+        assert!(world.pool.alive().is_empty());
+        let took = began.elapsed().as_secs();
+        assert!((8..13).contains(&took), "hooks run, and nobody waits for the rest of a period: {took} s");
+        let failed = |reason: &str| (Some("Failed".to_string()), Some(reason.to_string()));
+        for uid in ["web", "dns", "static"] {
+            assert_eq!(world.phase_and_reason(uid), failed("Terminated"));
+            let statuses = world.statuses.latest.lock();
+            let conditions = statuses[&PodUid::from(uid)].conditions.clone().unwrap();
+            let why = conditions.iter().find(|it| it.type_ == "DisruptionTarget").unwrap();
+            assert_eq!((why.status.as_str(), why.reason.as_deref()), ("True", Some("TerminationByKubelet")));
+        }
+        assert_eq!(world.phase_and_reason("late"), failed("NodeShutdown"));
+        assert!(!world.pool.has(&PodUid::from("second")), "static pods wait");
+        world.going.announce(false);
+        world.bells.look_all();
+        let hour = Duration::from_secs(3600);
+        world
+            .until("the static pod's worker is over", hour, |world| !world.pool.has(&PodUid::from("static")))
+            .await;
+        world.pool.desire(&desired(&pods), Some(&node()));
+        let again = |world: &World| runs(world, "static") == 2 && runs(world, "second") == 1;
+        world.until("static pods run again", hour, again).await;
+        assert_eq!(
+            (runs(&world, "web"), runs(&world, "late")),
+            (1, 0),
+            "others are replaced by who made them"
+        );
+        let running = |world: &World| world.phase_and_reason("static").0.as_deref() == Some("Running");
+        world.until("and are told to", hour, running).await;
         assert!(world.scope.close(Duration::from_secs(60)).await);
     });
 }

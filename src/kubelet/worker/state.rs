@@ -1,7 +1,7 @@
 //! The life of a pod on this node. Once it has begun to end there is no way back.
 //!
 //! ```text
-//!   Syncing ──deleted, gone from its source, completed──▶ Terminating ──nothing alive──▶ Terminated ──torn down──▶ Finished
+//!   Syncing ──deleted, gone from its source, completed, machine goes down──▶ Terminating ──nothing alive──▶ Terminated ──torn down──▶ Finished
 //! ```
 #![deny(clippy::disallowed_methods, clippy::wildcard_enum_match_arm)]
 
@@ -27,6 +27,8 @@ pub struct Ending {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
+    /// The machine goes down: it fails, and stays in the API.
+    Shutdown,
     /// Its containers are done, or it ran out of time, and it stays in the API.
     Completed,
     /// Its API object is being deleted, or its file is gone.
@@ -94,9 +96,12 @@ impl PodState {
 }
 
 impl Ending {
-    /// A completed pod that is deleted counts as deleted.
+    /// A pod that is deleted counts as deleted, whatever it ended by before; one that had completed goes with no shutdown.
     fn joined(self, why: Why, grace_seconds: i64) -> Ending {
-        let why = if self.why == Why::Completed { why } else { self.why };
+        let why = match (self.why, why) {
+            (Why::Shutdown | Why::Completed, Why::Deleted | Why::Orphaned) => why,
+            (before, _) => before,
+        };
         Ending { why, grace_seconds: self.grace_seconds.min(grace_seconds) }
     }
 }
@@ -128,6 +133,21 @@ mod tests {
         assert_eq!((state.ending().unwrap().grace_seconds, effects.len()), (30, 0));
         let (state, effects) = state.on(asked(Why::Deleted, 1));
         assert_eq!((state.ending().unwrap().grace_seconds, effects.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_shutdown_shortens_what_ends_and_is_the_reason_for_nothing_but_itself() {
+        let why = |first, second| {
+            let (state, _) = PodState::Syncing.on(asked(first, 30));
+            let (state, _) = state.on(asked(second, 10));
+            let ending = state.ending().unwrap().clone();
+            assert_eq!(ending.grace_seconds, 10);
+            ending.why
+        };
+        assert_eq!(why(Why::Completed, Why::Shutdown), Why::Completed);
+        assert_eq!(why(Why::Deleted, Why::Shutdown), Why::Deleted);
+        assert_eq!(why(Why::Shutdown, Why::Completed), Why::Shutdown);
+        assert_eq!(why(Why::Shutdown, Why::Deleted), Why::Deleted);
     }
 
     #[test]

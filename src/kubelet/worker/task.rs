@@ -48,6 +48,8 @@ pub(super) struct Mail {
     pub(super) pod: Arc<Pod>,
     /// Its source has it no more.
     pub(super) removed: bool,
+    /// The machine goes down: it is to end, with this grace in seconds.
+    pub(super) shutdown: Option<i64>,
 }
 
 /// What a worker shares with the pool.
@@ -57,6 +59,8 @@ pub(super) struct Post {
     pub(super) bell: Arc<Bell>,
     /// Set once the pod holds nothing of the node any more.
     pub(super) done: Arc<AtomicBool>,
+    /// Told after that.
+    pub(super) progress: watch::Sender<()>,
 }
 
 /// What a worker is for.
@@ -76,6 +80,7 @@ pub(super) struct Worker<R: Runtime, P: PodResources> {
     inbox: watch::Receiver<Mail>,
     bell: Arc<Bell>,
     done: Arc<AtomicBool>,
+    progress: watch::Sender<()>,
     scope: Scope,
     state: PodState,
     backoff: Backoff,
@@ -135,7 +140,7 @@ enum Wake {
 impl<R: Runtime, P: PodResources> Worker<R, P> {
     pub(super) fn new(
         tools: Arc<Tools<R, P>>,
-        Post { inbox, bell, done }: Post,
+        Post { inbox, bell, done, progress }: Post,
         scope: Scope,
         begin: Begin,
     ) -> Worker<R, P> {
@@ -152,6 +157,7 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
             inbox,
             bell,
             done,
+            progress,
             scope,
             state,
             recalled: false,
@@ -199,8 +205,15 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
     }
 
     fn is_over(&self) -> bool {
+        let PodState::Finished(ending) = &self.state else { return false };
         let gone = self.inbox.borrow().removed || self.is_orphan();
-        matches!(self.state, PodState::Finished(_)) && gone && self.cleaned && self.job.is_none()
+        let over = (gone && self.cleaned) || (ending.why == Why::Shutdown && self.runs_again());
+        over && self.job.is_none()
+    }
+
+    /// A static pod that ended with a machine that stays after all. A new worker begins with it.
+    fn runs_again(&self) -> bool {
+        !self.tools.going.is_down() && pods::is_static(&self.inbox.borrow().pod)
     }
 
     fn is_orphan(&self) -> bool {
@@ -316,7 +329,7 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
             self.retry_at = None;
         }
         self.wake_at = None;
-        let Mail { pod, removed } = self.inbox.borrow_and_update().clone();
+        let Mail { pod, removed, shutdown } = self.inbox.borrow_and_update().clone();
         let told: Vec<String> = self.bell.exits.lock().keys().cloned().collect();
         let observed = match self.tools.runtime.observe(&self.uid).await {
             Ok(observed) => observed,
@@ -348,6 +361,11 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
         if generated.completed && self.state.is_syncing() {
             let grace_seconds = pods::grace_seconds(&pod);
             self.turn(Event::EndAsked { why: Why::Completed, grace_seconds });
+        }
+        // After that: what was done before counts as done.
+        if let Some(grace_seconds) = shutdown {
+            self.turn(Event::EndAsked { why: Why::Shutdown, grace_seconds });
+            generated = self.generate(&pod, &observed, &readings, time);
         }
         if self.advance(&pod, &observed) {
             generated = self.generate(&pod, &observed, &readings, time);
@@ -492,6 +510,7 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
             waiting: &self.waiting,
             failed: self.failed.as_ref(),
             ending: matches!(self.state, PodState::Terminated(_) | PodState::Finished(_)),
+            shutdown: self.state.ending().is_some_and(|ending| ending.why == Why::Shutdown),
             host_ips: &node.addresses,
             runtime_name: &node.runtime_name,
             now,
@@ -510,6 +529,9 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
         }
         self.tools.statuses.publish(pod, &generated.status);
         self.previous = Some(generated.status);
+        if self.done.load(Ordering::Relaxed) {
+            self.progress.send_replace(());
+        }
     }
 
     fn wake_by(&mut self, at: Timestamp, now: Timestamp) {
@@ -553,7 +575,9 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
                     let (tools, uid) = (self.tools.clone(), self.uid.clone());
                     self.start_job(async move { JobDone::TornDown(tear_down(&tools, &uid).await) });
                 }
-                PodState::Finished(ending) if ending.why != Why::Completed && !self.cleaned => {
+                PodState::Finished(ending)
+                    if !matches!(ending.why, Why::Completed | Why::Shutdown) && !self.cleaned =>
+                {
                     let (tools, name, uid) = (self.tools.clone(), self.name.clone(), self.uid.clone());
                     let observed = observed.clone();
                     self.start_job(

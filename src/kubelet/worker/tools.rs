@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::Clock, config::KubeletConfig, events::EventSink, images::Images, pods::PodUid, runtime::Runtime,
-    runtime_class::RuntimeClasses,
+    runtime_class::RuntimeClasses, shutdown::Going,
 };
 
 pub struct Tools<R: Runtime, P: PodResources> {
@@ -24,6 +24,7 @@ pub struct Tools<R: Runtime, P: PodResources> {
     pub events: Arc<dyn EventSink>,
     pub config: Arc<KubeletConfig>,
     pub node: watch::Receiver<NodeFacts>,
+    pub going: Going,
     pub clock: Clock,
     pub bells: Bells,
 }

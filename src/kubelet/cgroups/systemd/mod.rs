@@ -4,7 +4,6 @@
 //! of, or remove. So slices are started, changed and stopped by its manager's D-Bus interface, spoken over its private
 //! socket: three methods of it, which root may call without a bus between. A D-Bus crate would bring 55 others.
 
-mod message;
 mod plan;
 
 use std::{
@@ -14,16 +13,24 @@ use std::{
     time::Duration,
 };
 
-use message::{Answer, Argument, FIXED_BYTES};
 use parking_lot::Mutex;
 
 use super::{Version, plan::Limits};
+use crate::dbus::{
+    self,
+    message::{self, Argument, FIXED_BYTES, Received, Target, What},
+};
 
 /// Where systemd's manager listens for root.
 pub(super) const SOCKET: &str = "/run/systemd/private";
 /// systemd answers from memory, unless the machine is very busy.
 const DEADLINE: Duration = Duration::from_secs(30);
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
+const MANAGER: Target = Target {
+    destination: "org.freedesktop.systemd1",
+    path: "/org/freedesktop/systemd1",
+    interface: "org.freedesktop.systemd1.Manager",
+};
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +118,7 @@ impl Systemd {
                 })?),
             };
             match current.ask(operation, arguments) {
-                Ok(Answer::Refused { name, words, .. }) => {
+                Ok(What::Refused { name, words, .. }) => {
                     return Err(SystemdError::Refused { operation, unit: unit.into(), name, words });
                 }
                 Ok(_) => return Ok(()),
@@ -132,10 +139,7 @@ impl Connection {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
-        // Who we are, systemd reads from the socket; the text only has to agree: the user's number, its digits in hex.
-        let digits = nix::unistd::geteuid().to_string();
-        let user: String = digits.bytes().map(|digit| format!("{digit:02x}")).collect();
-        stream.write_all(format!("\0AUTH EXTERNAL {user}\r\n").as_bytes())?;
+        stream.write_all(dbus::greeting().as_bytes())?;
         let line = read_line(&mut stream)?;
         if !line.starts_with("OK ") {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("it answers {line:?}")));
@@ -144,28 +148,27 @@ impl Connection {
         Ok(Connection { stream, serial: 0 })
     }
 
-    fn ask(&mut self, member: &str, arguments: &[Argument<'_>]) -> io::Result<Answer> {
+    fn ask(&mut self, member: &str, arguments: &[Argument<'_>]) -> io::Result<What> {
         self.serial = self.serial.checked_add(1).unwrap_or(1);
-        self.stream.write_all(&message::call(self.serial, member, arguments))?;
+        self.stream.write_all(&message::call(self.serial, &MANAGER, member, arguments))?;
         // Signals come in between: this socket gets all of them.
         loop {
-            let answer = self.read()?;
-            if let Answer::Done { to } | Answer::Refused { to, .. } = answer
+            let what = self.read()?.what;
+            if let What::Done { to, .. } | What::Refused { to, .. } = what
                 && to == self.serial
             {
-                return Ok(answer);
+                return Ok(what);
             }
         }
     }
 
-    fn read(&mut self) -> io::Result<Answer> {
-        let wrong = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    fn read(&mut self) -> io::Result<Received> {
         let mut fixed = [0; FIXED_BYTES];
         self.stream.read_exact(&mut fixed)?;
         let mut bytes = fixed.to_vec();
-        bytes.resize(FIXED_BYTES + message::rest(&fixed).map_err(wrong)?, 0);
+        bytes.resize(FIXED_BYTES + message::rest(&fixed).map_err(dbus::wrong)?, 0);
         self.stream.read_exact(&mut bytes[FIXED_BYTES..])?;
-        message::answer(&bytes).map_err(wrong)
+        message::read(&bytes).map_err(dbus::wrong)
     }
 }
 
@@ -176,7 +179,7 @@ fn read_line(stream: &mut UnixStream) -> io::Result<String> {
         let mut byte = [0];
         stream.read_exact(&mut byte)?;
         line.push(byte[0]);
-        if line.len() > 512 {
+        if line.len() > dbus::LONGEST_LINE {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a line without an end"));
         }
     }
@@ -188,6 +191,7 @@ mod tests {
     use std::{os::unix::net::UnixListener, path::Path, thread};
 
     use super::*;
+    use crate::dbus::message::tests::{Answer, answering};
 
     /// Answers each call by `judge`, which gets the bytes of it; hangs up after `calls`.
     fn fake(
@@ -210,8 +214,9 @@ mod tests {
                 let text = String::from_utf8_lossy(&body).into_owned();
                 let serial = u32::from_le_bytes(fixed[8..12].try_into().unwrap());
                 // Something that was not asked for comes first.
-                stream.write_all(&message::tests::answering(serial + 1000, None)).unwrap();
-                stream.write_all(&message::tests::answering(serial, judge(&text))).unwrap();
+                stream.write_all(&answering(serial + 1000, &Answer::Job)).unwrap();
+                let answer = judge(&text).map_or(Answer::Job, |(name, words)| Answer::Refusal(name, words));
+                stream.write_all(&answering(serial, &answer)).unwrap();
                 seen.push(text);
             }
             seen

@@ -1,10 +1,12 @@
 //! Which slices there are to be, and what their properties say.
 #![deny(clippy::disallowed_methods)]
 
-use super::message::{Property, Value};
-use crate::cgroups::{
-    Version,
-    plan::{Limits, PERIOD_US, weight},
+use crate::{
+    cgroups::{
+        Version,
+        plan::{Limits, PERIOD_US, weight},
+    },
+    dbus::message::{Property, Value},
 };
 
 /// systemd's word for "no limit".

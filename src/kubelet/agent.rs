@@ -225,53 +225,31 @@ pub async fn run_pods<R: Runtime, P: PodResources>(parts: Parts<R, P>, scope: &S
         },
         scope,
     );
-    let runtime_classes: Arc<dyn RuntimeClasses> = match &cluster {
-        Some(cluster) => Arc::new(ApiRuntimeClasses::new(cluster.client.clone())),
-        None => Arc::new(NoRuntimeClasses),
-    };
     let tools = Arc::new(Tools {
         runtime: runtime.clone(),
         resources: resources.clone(),
         probes,
         images,
-        runtime_classes,
+        runtime_classes: runtime_classes(cluster.as_ref()),
         statuses: Arc::new(outbox.clone()) as Arc<dyn StatusSink>,
-        events: events.clone(),
+        events,
         config: config.clone(),
         node: facts.clone(),
         going: going.clone(),
         clock,
         bells: bells.clone(),
     });
-    let pool = Pool::new(tools, bells.clone(), scope);
+    let pool = Pool::new(tools.clone(), bells.clone(), scope);
     let listed = watch::Sender::new(None);
     let noticed = listed.subscribe();
     owned(scope, "notice", notice::run(runtime, bells.clone(), listed, config.relist));
-    let files = watch::Sender::new(None);
-    let static_pods = files.subscribe();
-    match config.static_pod_path.clone() {
-        Some(dir) => {
-            let node_name = config.node_name.clone();
-            owned(scope, "static pods", async move { sources::watch_files(&dir, &node_name, files).await });
-        }
-        None => {
-            files.send_replace(Some(Vec::new()));
-            drop(files);
-        }
-    }
+    let static_pods = watch_static_pods(&config, scope);
     if let Some(cluster) = &cluster {
         let publish = status::publish(cluster.client.clone(), outbox.clone(), cluster.pods.clone());
         owned(scope, "pod status", publish);
     }
-    let goes_down = shutdown::Parts {
-        settings: config.shutdown.clone(),
-        node_name: config.node_name.clone(),
-        going: going.clone(),
-        pool: pool.clone(),
-        bells: bells.clone(),
-        events,
-        outbox: cluster.as_ref().map(|_| outbox.clone()),
-    };
+    let goes_down =
+        shutdown::Parts { tools, pool: pool.clone(), outbox: cluster.as_ref().map(|_| outbox.clone()) };
     owned(scope, "shutdown of the machine", shutdown::run(goes_down));
     let mirrors = keep_mirrors(cluster.as_ref(), &config.node_name, scope);
     let agent = Agent {
@@ -289,6 +267,29 @@ pub async fn run_pods<R: Runtime, P: PodResources>(parts: Parts<R, P>, scope: &S
         () = scope.cancelled() => {}
         () = agent.run(static_pods, noticed, facts, going.changes()) => {}
     }
+}
+
+fn runtime_classes(cluster: Option<&Cluster>) -> Arc<dyn RuntimeClasses> {
+    match cluster {
+        Some(cluster) => Arc::new(ApiRuntimeClasses::new(cluster.client.clone())),
+        None => Arc::new(NoRuntimeClasses),
+    }
+}
+
+/// What its files say of this node's pods, by a task of its own.
+fn watch_static_pods(config: &KubeletConfig, scope: &Scope) -> watch::Receiver<Option<Vec<Arc<Pod>>>> {
+    let files = watch::Sender::new(None);
+    let static_pods = files.subscribe();
+    match config.static_pod_path.clone() {
+        Some(dir) => {
+            let node_name = config.node_name.clone();
+            owned(scope, "static pods", async move { sources::watch_files(&dir, &node_name, files).await });
+        }
+        None => {
+            files.send_replace(Some(Vec::new()));
+        }
+    }
+    static_pods
 }
 
 /// What is sent there is made of the API's mirrors, by a task of its own.

@@ -10,45 +10,42 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    FLUSH, Going, Settings,
+    FLUSH,
     logind::{self, Hold},
     plan::{self, Progress, Step},
 };
 use crate::{
-    events::{self, EventSink, EventType},
+    events::{self, EventType},
     pods::PodUid,
     runtime::Runtime,
     status::Outbox,
-    worker::{Bells, Pool, ports::PodResources},
+    worker::{Pool, Tools, ports::PodResources},
 };
 
 /// What a shutdown is carried out with.
 pub(crate) struct Parts<R: Runtime, P: PodResources> {
-    pub(crate) settings: Settings,
-    pub(crate) node_name: String,
-    pub(crate) going: Going,
+    pub(crate) tools: Arc<Tools<R, P>>,
     pub(crate) pool: Pool<R, P>,
-    pub(crate) bells: Bells,
-    pub(crate) events: Arc<dyn EventSink>,
     /// `None`: there is no API to tell.
     pub(crate) outbox: Option<Outbox>,
 }
 
 /// Runs until dropped.
 pub(crate) async fn run<R: Runtime, P: PodResources>(parts: Parts<R, P>) {
-    if parts.settings.periods.is_empty() {
+    let settings = &parts.tools.config.shutdown;
+    if settings.periods.is_empty() {
         return std::future::pending().await;
     }
     let (hold, preparing) = (Hold::default(), watch::Sender::new(false));
     let seen = preparing.subscribe();
-    tokio::join!(logind::attend(&parts.settings, hold.clone(), preparing), parts.follow(seen, &hold));
+    tokio::join!(logind::attend(settings, hold.clone(), preparing), parts.follow(seen, &hold));
 }
 
 impl<R: Runtime, P: PodResources> Parts<R, P> {
     /// Does what the machine is about to: goes down with it, and comes back when that is cancelled.
     async fn follow(&self, mut preparing: watch::Receiver<bool>, hold: &Hold) {
         while preparing.wait_for(|preparing| *preparing).await.is_ok() {
-            self.going.announce(true);
+            self.tools.going.announce(true);
             self.event("Shutdown manager detected shutdown event");
             tokio::select! {
                 () = async { self.go_down(hold.available()).await; hold.release() } => {}
@@ -59,16 +56,16 @@ impl<R: Runtime, P: PodResources> Parts<R, P> {
                 return;
             }
             info!("the shutdown of the machine was cancelled");
-            self.going.announce(false);
+            self.tools.going.announce(false);
             self.event("Shutdown manager detected shutdown cancellation");
-            self.bells.look_all();
+            self.tools.bells.look_all();
         }
     }
 
     /// Resolves when the machine may go: in time, whatever pods and the API do.
     pub(crate) async fn go_down(&self, available: Duration) {
         let began = Instant::now();
-        let periods = plan::fit(&self.settings.periods, available);
+        let periods = plan::fit(&self.tools.config.shutdown.periods, available);
         let (pods, total_s) = (self.pool.alive().len(), plan::total(&periods).as_secs());
         info!(pods, total_s, "the machine goes down: ending pods");
         let mut progress = Progress::new(periods);
@@ -120,7 +117,7 @@ impl<R: Runtime, P: PodResources> Parts<R, P> {
         while !told.iter().all(|uid| self.is_written(uid)) {
             drop(landed.changed().await);
         }
-        self.going.wait_told(true).await;
+        self.tools.going.wait_told(true).await;
     }
 
     fn is_written(&self, uid: &PodUid) -> bool {
@@ -129,8 +126,8 @@ impl<R: Runtime, P: PodResources> Parts<R, P> {
 
     fn event(&self, message: &str) {
         let mut node = Node::default();
-        node.metadata.name = Some(self.node_name.clone());
+        node.metadata.name = Some(self.tools.config.node_name.clone());
         let about = events::of_node(&node);
-        self.events.event(&about, EventType::Normal, events::NODE_SHUTDOWN, message.into());
+        self.tools.events.event(&about, EventType::Normal, events::NODE_SHUTDOWN, message.into());
     }
 }

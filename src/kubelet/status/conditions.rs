@@ -50,7 +50,7 @@ impl Verdict {
 pub(super) fn conditions(facts: &Facts<'_>) -> Vec<PodCondition> {
     // As upstream, not before the phase says so too.
     let disrupted = facts.shutdown == Some(false);
-    let stays = |kind: &str| !OWNED.contains(&kind) && !(disrupted && kind == DISRUPTION_TARGET);
+    let stays = |kind: &str| !(OWNED.contains(&kind) || (disrupted && kind == DISRUPTION_TARGET));
     let mut conditions: Vec<PodCondition> =
         facts.shown.iter().filter(|shown| stays(&shown.type_)).cloned().collect();
     if disrupted {

@@ -179,7 +179,7 @@ struct World {
     statuses: Arc<Statuses>,
     pool: Pool<FakeRuntime, FlakyResources>,
     bells: Bells,
-    going: Going,
+    tools: Arc<Tools<FakeRuntime, FlakyResources>>,
     clock: Clock,
     logs: tempfile::TempDir,
     _facts: watch::Sender<NodeFacts>,
@@ -209,13 +209,14 @@ impl World {
         let mut config = KubeletConfig::new("n");
         config.pod_logs_dir = logs.path().join("logs");
         config.root_dir = logs.path().join("root");
+        config.shutdown.periods =
+            shutdown::Period::by_class(Duration::from_secs(30), Duration::from_secs(10));
         let facts = NodeFacts {
             addresses: vec![[10, 0, 0, 9].into()],
             memory_bytes: 1 << 30,
             ..NodeFacts::default()
         };
         let (facts_out, facts) = watch::channel(facts);
-        let going = Going::default();
         let (resources, statuses) = (Arc::new(FlakyResources::default()), Arc::new(Statuses::default()));
         let parts = images::Parts {
             runtime: runtime.clone(),
@@ -225,7 +226,7 @@ impl World {
             waker: bells.waker(),
             parallel: 2,
         };
-        let tools = Tools {
+        let tools = Arc::new(Tools {
             runtime: runtime.clone(),
             resources: resources.clone(),
             probes,
@@ -235,11 +236,11 @@ impl World {
             events,
             config: Arc::new(config),
             node: facts,
-            going: going.clone(),
+            going: Going::default(),
             clock: clock.clone(),
             bells: bells.clone(),
-        };
-        let pool = Pool::new(Arc::new(tools), bells.clone(), &scope);
+        });
+        let pool = Pool::new(tools.clone(), bells.clone(), &scope);
         let listed = watch::Sender::default();
         let (noticed, noticing) = (runtime.clone(), bells.clone());
         let token = scope.token();
@@ -249,7 +250,7 @@ impl World {
                 () = notice::run(noticed, noticing, listed, Duration::from_secs(60)) => {}
             }
         });
-        World { scope, runtime, resources, statuses, pool, bells, going, clock, logs, _facts: facts_out }
+        World { scope, runtime, resources, statuses, pool, bells, tools, clock, logs, _facts: facts_out }
     }
 
     /// The agent dies; its runtime lives on under a new one.
@@ -552,20 +553,17 @@ fn a_pod_that_restarts_for_ever_is_remembered_by_what_is_left_of_it() {
 impl World {
     /// What a shutdown does once logind has told of it.
     fn shutdown(&self) -> shutdown::Parts<FakeRuntime, FlakyResources> {
-        let second = Duration::from_secs;
-        let settings = shutdown::Settings {
-            periods: shutdown::Period::by_class(second(30), second(10)),
-            ..shutdown::Settings::default()
-        };
-        shutdown::Parts {
-            settings,
-            node_name: "n".into(),
-            going: self.going.clone(),
-            pool: self.pool.clone(),
-            bells: self.bells.clone(),
-            events: Arc::new(Silence),
-            outbox: None,
-        }
+        shutdown::Parts { tools: self.tools.clone(), pool: self.pool.clone(), outbox: None }
+    }
+
+    fn condition(&self, uid: &str, kind: &str) -> Option<(String, Option<String>)> {
+        let statuses = self.statuses.latest.lock();
+        let conditions = statuses[&PodUid::from(uid)].conditions.clone().unwrap_or_default();
+        conditions.into_iter().find(|it| it.type_ == kind).map(|it| (it.status, it.reason))
+    }
+
+    fn is_ready(&self, uid: &str) -> bool {
+        self.condition(uid, "Ready").is_some_and(|(status, _)| status == "True")
     }
 
     fn phase_and_reason(&self, uid: &str) -> (Option<String>, Option<String>) {
@@ -582,7 +580,7 @@ fn a_machine_that_goes_down_ends_every_pod_in_time_and_none_of_them_runs_again()
         let mut pods = pods();
         world.pool.desire(&desired(&pods), Some(&node()));
         tokio::time::sleep(Duration::from_millis(1 + seed * 997 % 90_000)).await;
-        world.going.announce(true);
+        world.tools.going.announce(true);
         let began = Instant::now();
         world.shutdown().go_down(Duration::MAX).await;
         assert!(began.elapsed() <= Duration::from_secs(35), "{:?}", began.elapsed());
@@ -640,7 +638,7 @@ fn an_api_that_does_not_answer_holds_no_shutdown_up_for_long() {
         let uid = PodUid::of(&pod);
         world.pool.desire(&desired(&[pod]), Some(&node()));
         world.until("it runs", Duration::from_secs(60), |world| world.runtime.starts(&uid, "a") == 1).await;
-        world.going.announce(true);
+        world.tools.going.announce(true);
         // Nobody tells it of the node.
         let going_down = shutdown::Parts { outbox: Some(Outbox::default()), ..world.shutdown() };
         let began = Instant::now();
@@ -651,87 +649,95 @@ fn an_api_that_does_not_answer_holds_no_shutdown_up_for_long() {
     });
 }
 
+/// A pod whose hook takes four seconds.
+fn of_priority(uid: &str, priority: i32) -> Arc<Pod> {
+    let sleep = json!({"preStop": {"sleep": {"seconds": 4}}});
+    let containers = json!([{"name": "a", "image": "busybox:1", "lifecycle": sleep}]);
+    pod(uid, json!({"priority": priority, "terminationGracePeriodSeconds": 6, "containers": containers}))
+}
+
+fn from_file(uid: &str) -> Arc<Pod> {
+    let mut pod = (*of_priority(uid, shutdown::CRITICAL + 1000)).clone();
+    let source = [("kubernetes.io/config.source".to_string(), "file".to_string())];
+    pod.metadata.annotations = Some(source.into());
+    Arc::new(pod)
+}
+
+fn failed(reason: &str) -> (Option<String>, Option<String>) {
+    (Some("Failed".to_string()), Some(reason.to_string()))
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
 #[test]
-fn a_shutdown_ends_critical_pods_last_and_admits_nobody_until_it_is_cancelled() {
+fn a_shutdown_ends_critical_pods_last_each_with_its_hook() {
     run(1, |seed| async move {
         let calm = Temper { fail_percent: 0, longest_life_ms: 0, longest_delay_ms: 0, ..temper(seed) };
         let world = World::new(calm);
-        let of = |uid: &str, priority: i32| {
-            let sleep = json!({"preStop": {"sleep": {"seconds": 4}}});
-            let container = json!({"name": "a", "image": "busybox:1", "lifecycle": sleep});
-            let grace = 6;
-            pod(
-                uid,
-                json!({"priority": priority, "terminationGracePeriodSeconds": grace, "containers": [container]}),
-            )
-        };
-        let file = |uid: &str| {
-            let mut pod = (*of(uid, shutdown::CRITICAL + 1000)).clone();
-            let source = [("kubernetes.io/config.source".to_string(), "file".to_string())];
-            pod.metadata.annotations = Some(source.into());
-            Arc::new(pod)
-        };
-        let mut pods = vec![of("web", 0), of("dns", shutdown::CRITICAL), file("static")];
+        let names = ["web", "dns", "static"];
+        let pods = [of_priority("web", 0), of_priority("dns", shutdown::CRITICAL), from_file("static")];
         world.pool.desire(&desired(&pods), Some(&node()));
-        let runs = |world: &World, uid: &str| world.runtime.starts(&PodUid::from(uid), "a");
-        let all_run = |world: &World| ["web", "dns", "static"].iter().all(|uid| runs(world, uid) == 1);
-        world.until("all run", Duration::from_secs(60), all_run).await;
-        let ready = |world: &World, uid: &str| {
-            let statuses = world.statuses.latest.lock();
-            let ready = statuses[&PodUid::from(uid)]
-                .conditions
-                .iter()
-                .flatten()
-                .find(|it| it.type_ == "Ready")
-                .cloned();
-            ready.is_some_and(|ready| ready.status == "True")
-        };
-        world.until("web is ready", Duration::from_secs(60), |world| ready(world, "web")).await;
-        world.going.announce(true);
+        world
+            .until("all are ready", MINUTE, |world| {
+                let told = |uid: &&str| world.statuses.latest.lock().contains_key(&PodUid::from(*uid));
+                names.iter().all(|uid| told(uid) && world.is_ready(uid))
+            })
+            .await;
+        world.tools.going.announce(true);
         let began = Instant::now();
         let going_down = world.shutdown();
         let watching = async {
             let lives = |world: &World, uid: &str| world.pool.is_alive(&PodUid::from(uid));
             tokio::time::sleep(Duration::from_secs(1)).await;
-            assert!(lives(&world, "web") && !ready(&world, "web"), "nothing is sent to it any more");
-            assert!(ready(&world, "dns") && ready(&world, "static"), "it is not their turn");
-            pods.extend([of("late", 0), file("second")]);
-            world.pool.desire(&desired(&pods), Some(&node()));
-            let minute = Duration::from_secs(60);
-            world.until("web has ended", minute, |world| !lives(world, "web")).await;
+            assert!(lives(&world, "web") && !world.is_ready("web"), "nothing is sent to it any more");
+            assert!(world.is_ready("dns") && world.is_ready("static"), "it is not their turn");
+            world.until("web has ended", MINUTE, |world| !lives(world, "web")).await;
             assert!(lives(&world, "dns") && lives(&world, "static"), "others have time of their own");
         };
         tokio::join!(going_down.go_down(Duration::MAX), watching);
         assert!(world.pool.alive().is_empty());
         let took = began.elapsed().as_secs();
         assert!((8..13).contains(&took), "hooks run, and nobody waits for the rest of a period: {took} s");
-        let failed = |reason: &str| (Some("Failed".to_string()), Some(reason.to_string()));
-        for uid in ["web", "dns", "static"] {
+        for uid in names {
             assert_eq!(world.phase_and_reason(uid), failed("Terminated"));
-            let statuses = world.statuses.latest.lock();
-            let conditions = statuses[&PodUid::from(uid)].conditions.clone().unwrap();
-            let why = conditions.iter().find(|it| it.type_ == "DisruptionTarget").unwrap();
-            assert_eq!((why.status.as_str(), why.reason.as_deref()), ("True", Some("TerminationByKubelet")));
+            let why = ("True".to_string(), Some("TerminationByKubelet".to_string()));
+            assert_eq!(world.condition(uid, "DisruptionTarget"), Some(why));
         }
+        world.check();
+        assert!(world.scope.close(MINUTE).await);
+    });
+}
+
+#[test]
+fn a_machine_that_goes_down_takes_no_pods_and_one_that_stays_takes_them_again() {
+    run(1, |seed| async move {
+        let calm = Temper { fail_percent: 0, longest_life_ms: 0, ..temper(seed) };
+        let world = World::new(calm);
+        let runs = |world: &World, uid: &str| world.runtime.starts(&PodUid::from(uid), "a");
+        let mut pods = vec![of_priority("web", 0), from_file("static")];
+        world.pool.desire(&desired(&pods), Some(&node()));
+        world.until("both run", MINUTE, |world| runs(world, "web") + runs(world, "static") == 2).await;
+        world.tools.going.announce(true);
+        pods.extend([of_priority("late", 0), from_file("second")]);
+        world.pool.desire(&desired(&pods), Some(&node()));
+        world.shutdown().go_down(Duration::MAX).await;
         assert_eq!(world.phase_and_reason("late"), failed("NodeShutdown"));
         assert!(!world.pool.has(&PodUid::from("second")), "static pods wait");
-        world.going.announce(false);
+        world.tools.going.announce(false);
         world.bells.look_all();
-        let hour = Duration::from_secs(3600);
-        world
-            .until("the static pod's worker is over", hour, |world| !world.pool.has(&PodUid::from("static")))
-            .await;
+        let gone = |world: &World| !world.pool.has(&PodUid::from("static"));
+        world.until("the static pod's worker is over", MINUTE, gone).await;
+        pods.push(of_priority("later", 0));
         world.pool.desire(&desired(&pods), Some(&node()));
-        let again = |world: &World| runs(world, "static") == 2 && runs(world, "second") == 1;
-        world.until("static pods run again", hour, again).await;
-        assert_eq!(
-            (runs(&world, "web"), runs(&world, "late")),
-            (1, 0),
-            "others are replaced by who made them"
-        );
+        let again = |world: &World| {
+            runs(world, "static") == 2 && runs(world, "second") == 1 && runs(world, "later") == 1
+        };
+        world.until("static pods run again, and pods are taken", MINUTE, again).await;
         let running = |world: &World| world.phase_and_reason("static").0.as_deref() == Some("Running");
-        world.until("and are told to", hour, running).await;
-        assert!(world.scope.close(Duration::from_secs(60)).await);
+        world.until("and it is told", MINUTE, running).await;
+        // Others are replaced by whoever made them.
+        assert_eq!((runs(&world, "web"), runs(&world, "late")), (1, 0));
+        assert!(world.scope.close(MINUTE).await);
     });
 }
 

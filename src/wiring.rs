@@ -238,6 +238,7 @@ async fn start_server(config: &Config, supervisor: &mut Supervisor) -> anyhow::R
             domain: config.kubelet.cluster_domain.clone(),
             listen: (place.node.ip, config.dns.port).into(),
             ranges: vec![config.network.pod_cidr, config.network.service_cidr],
+            clients: config.dns.clients.clone(),
             resolv_conf: config.kubelet.resolv_conf.clone().unwrap_or_else(|| "/etc/resolv.conf".into()),
             cluster_ip,
         };

@@ -182,6 +182,7 @@ fn proxy(config: &mut Config, mut section: Section<'_>) {
 
 fn dns(config: &mut Config, mut section: Section<'_>) {
     set!(config.dns.port, section.number::<u16>("port", 1, 65535));
+    set!(config.dns.clients, section.parsed_list("clients", "a range such as 192.0.2.0/24"));
     section.finish();
 }
 

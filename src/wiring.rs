@@ -22,7 +22,7 @@ use k8s_openapi::api::core::v1::Node;
 use lifecycle::{OnFailure, Scope, Supervisor};
 use network::Nodes;
 use pki::{Directory, Profile, tls::Serving};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tracing::info;
 
 use crate::{
@@ -61,8 +61,8 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
         tls: Arc::new(pki::tls::server(Arc::clone(&serving), authority)?),
         place: node,
     };
-    start_kubelet_health(&config, &mut supervisor);
-    start_node(&config, cluster, &mut supervisor);
+    let turns = start_kubelet_health(&config, &mut supervisor);
+    start_node(&config, cluster, turns, &mut supervisor);
     if renewed {
         let shown = vec![Shown { profile, by: By::Process(serving) }];
         start_renewals(&mut supervisor, "node certificates", Arc::clone(&server.directory), shown);
@@ -101,7 +101,7 @@ pub(crate) async fn node(config: Config, stop: impl Future<Output = ()>) -> anyh
     node::check(&config)?;
     let (mut supervisor, mut stop) = (Supervisor::new(), pin!(stop));
     // Before there is a certificate: as upstream's, which `kubeadm join` asks while it waits for one.
-    start_kubelet_health(&config, &mut supervisor);
+    let turns = start_kubelet_health(&config, &mut supervisor);
     if !membership::bootstrap(&config, stop.as_mut()).await? {
         return run(supervisor, "stopped while starting", async {}).await;
     }
@@ -136,7 +136,7 @@ pub(crate) async fn node(config: Config, stop: impl Future<Output = ()>) -> anyh
         tls: Arc::new(pki::tls::server_trusting(Arc::clone(&serving), &member.authorities)?),
         place,
     };
-    start_node(&config, cluster, &mut supervisor);
+    start_node(&config, cluster, turns, &mut supervisor);
     start_rotation(&config, &member, (client, reconnect), serving, &mut supervisor);
     run(supervisor, &format!("node {} of the cluster at {}", member.place.name, member.endpoint.server), stop)
         .await
@@ -278,7 +278,12 @@ fn shows_node(config: &Config) -> bool {
     config.components.proxy && config.proxy.healthz.is_some()
 }
 
-fn start_node(config: &Config, cluster: Cluster, supervisor: &mut Supervisor) {
+fn start_node(
+    config: &Config,
+    cluster: Cluster,
+    turns: watch::Sender<Option<Instant>>,
+    supervisor: &mut Supervisor,
+) {
     let Cluster { place, client, reads, own, all, tls } = cluster;
     node::set_oom_score(config);
     if config.components.proxy {
@@ -298,7 +303,7 @@ fn start_node(config: &Config, cluster: Cluster, supervisor: &mut Supervisor) {
             });
         }
         let settings = node::kubelet_config(config, &place);
-        let agent = node::Agent { settings, client, services: reads.store(), tls };
+        let agent = node::Agent { settings, client, services: reads.store(), tls, turns };
         supervisor.start("kubelet", OnFailure::Restart, move |scope| node::run_kubelet(agent.clone(), scope));
     }
 }
@@ -394,10 +399,13 @@ fn start_rereading(config: &Config, serving: Arc<Serving>, supervisor: &mut Supe
     });
 }
 
-fn start_kubelet_health(config: &Config, supervisor: &mut Supervisor) {
+/// Who is returned is told when the node agent's loop turns.
+fn start_kubelet_health(config: &Config, supervisor: &mut Supervisor) -> watch::Sender<Option<Instant>> {
+    let (turns, heard) = watch::channel(None);
     if let Some(address) = config.kubelet.healthz.filter(|_| config.components.kubelet) {
-        start_health(supervisor, "kubelet health", address, health::Of::Kubelet);
+        start_health(supervisor, "kubelet health", address, health::Of::Kubelet { turns: heard });
     }
+    turns
 }
 
 fn start_health(supervisor: &mut Supervisor, name: &'static str, address: SocketAddr, of: health::Of) {

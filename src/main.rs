@@ -67,9 +67,18 @@ fn main() -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("{name}: {error:#}");
+            eprint!("{}", told(name, &error));
             if error.downcast_ref::<ConfigError>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
+    }
+}
+
+/// For the terminal. Of several mistakes of a configuration, each stands for itself; other errors are one, on however many lines.
+fn told(name: &str, error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    match error.downcast_ref() {
+        Some(ConfigError::Mistakes(_)) => text.lines().map(|line| format!("{name}: {line}\n")).collect(),
+        _ => format!("{name}: {text}\n"),
     }
 }
 
@@ -170,4 +179,21 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mistake_of_a_configuration_is_told_on_a_line_that_stands_for_itself() {
+        let wrong =
+            Config::parse("a.yaml", "kind: CoracleConfiguration\nnode: {naem: a}\nserver: {port: 0}\n");
+        let error = ConfigError::Mistakes(wrong.unwrap_err()).into();
+        let text = told("coracle", &error);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() == 2 && lines.iter().all(|line| line.starts_with("coracle: a.yaml:")), "{text}");
+        let other = anyhow::anyhow!("a\n  b").context("c");
+        assert_eq!(told("coracle", &other), "coracle: c: a\n  b\n");
+    }
 }

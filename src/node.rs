@@ -3,9 +3,8 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use api::node_labels::may_set_itself;
 use client::{Client, Recorder, Store};
-use config::{Config, NetworkProvider, ProxyMode, Serving};
+use config::{Config, ConfigError, Mistake, Mistakes, NetworkProvider, ProxyMode, Serving};
 use k8s_openapi::api::core::v1::{Service, Taint};
 use kubelet::{
     KubeletConfig,
@@ -67,12 +66,13 @@ pub(crate) fn kubelet_config(config: &Config, place: &NodePlace) -> KubeletConfi
 /// # Errors
 /// What is wrong with it.
 pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
-    if let Some(label) = config.node.labels.keys().find(|label| !may_set_itself(label)) {
-        bail!(
-            "{}: a node may not give itself the label {label}; have an administrator do it \
-             (kubectl label node NAME {label}=VALUE), or use a prefix such as node.kubernetes.io/",
-            config.called("--node-labels", "node.labels")
-        );
+    // The configuration's own file is judged where it is read; upstream's flags come another way.
+    let field = config.called("--node-labels", "node.labels");
+    let refused = config.node.labels.keys().filter_map(|label| config::own_label_mistake(label));
+    let mistakes: Vec<Mistake> =
+        refused.map(|text| Mistake { line: 0, field: field.to_string(), text }).collect();
+    if !mistakes.is_empty() {
+        return Err(ConfigError::Mistakes(Mistakes { file: String::new(), mistakes }).into());
     }
     if let NetworkProvider::Chain(file) = &config.network.provider {
         NetworkList::load(file).with_context(|| {

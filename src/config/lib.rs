@@ -27,6 +27,8 @@ use std::{
 
 use ipnet::IpNet;
 
+pub use forms::own_label_mistake;
+
 /// The whole configuration, defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

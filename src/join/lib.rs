@@ -9,6 +9,7 @@
 //! ```
 //!
 //! - `address.rs` reads where the server is; `facts.rs` what the cluster says of its address ranges and DNS.
+//! - `cluster_info.rs` reads what the cluster says to strangers.
 //! - `trust.rs` holds every reason not to go on, with its mend.
 //! - `bootstrap.rs` is upstream's way, from one kubeconfig to another: for a node agent that is called as `kubelet`.
 //! - [`tokens`] is the other end: what the person at the control plane types.
@@ -23,6 +24,7 @@
 mod access;
 mod address;
 mod bootstrap;
+mod cluster_info;
 mod discovery;
 mod enroll;
 mod facts;

@@ -7,14 +7,14 @@ use anyhow::{Context, bail};
 use config::Config;
 use ipnet::IpNet;
 use jiff::Timestamp;
-use join::{ClusterFacts, Discovered, Member, Paths, ServerAddress, tokens};
+use join::{ClusterFacts, Discovered, Member, Paths, Pending, ServerAddress, tokens};
 use lifecycle::Scope;
 use serde_json::json;
 
 use crate::{
     addresses,
     command::{Join, Token},
-    identity, person,
+    identity, membership, person,
 };
 
 const UNIT: &str = "coracle-node.service";
@@ -58,8 +58,8 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
     let cluster = join::discover(&asked.server, &asked.token, &asked.ca_cert_hash, &scope).await?;
     println!("{} is the cluster that was meant: its authority and the token agree", cluster.server);
     check_ranges(config, &cluster)?;
-    let life = config.node.certificate_life.map(|life| i32::try_from(life.as_secs()).unwrap_or(i32::MAX));
-    let issued = join::enroll(&cluster, &name, life, |request| {
+    let (life, pending) = (membership::life_seconds(config), Pending::beside(&paths.client));
+    let issued = join::enroll(&cluster, &name, life, &pending, |request| {
         println!("waiting for somebody to approve: kubectl certificate approve {request}");
     })
     .await?;
@@ -302,9 +302,10 @@ mod tests {
     impl Joined {
         async fn new(cluster: &ControlPlane, name: &str) -> Joined {
             let discovered = cluster.discover(&cluster.token().await).await.unwrap();
-            let issued = join::enroll(&discovered, name, None, |_| {}).await.unwrap();
             let state = tempfile::tempdir().unwrap();
             let paths = Paths::of(state.path());
+            let pending = Pending::beside(&paths.client);
+            let issued = join::enroll(&discovered, name, None, &pending, |_| {}).await.unwrap();
             paths.write(&discovered.server, &discovered.authority_pem, &issued, "").unwrap();
             let endpoint = Kubeconfig::load(&paths.kubeconfig).unwrap().endpoint(None).unwrap();
             let (client, reconnect) = client::connect(endpoint, &cluster.scope).unwrap();
@@ -376,7 +377,8 @@ mod tests {
         let member = joined.paths.member().unwrap().unwrap();
         assert_eq!(member.node_name, "n1");
         joined.register("n1").await;
-        let refused = join::enroll(&discovered, "n1", None, |_| {}).await.unwrap_err();
+        let pending = Pending::beside(&joined.paths.client);
+        let refused = join::enroll(&discovered, "n1", None, &pending, |_| {}).await.unwrap_err();
         assert!(matches!(refused, EnrollError::Taken { .. }), "{refused}");
         // A token is for joining: it reads no Secrets, and ends when it is deleted.
         let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::all(discovered.client.clone());

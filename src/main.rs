@@ -158,11 +158,12 @@ fn load(common: &Common) -> Result<Config, ConfigError> {
         Some(file) => Config::load(file)?,
         None => Config::default(),
     };
-    let joined = Paths::of(&own.state_dir).joined;
-    if !joined.exists() {
+    let paths = Paths::of(&own.state_dir);
+    // A file of a cluster that was not joined in the end says nothing of this machine.
+    if !paths.is_member() || !paths.joined.exists() {
         return Ok(own);
     }
-    let below = Config::load(&joined)?;
+    let below = Config::load(&paths.joined)?;
     match file {
         Some(file) => below.load_over(file),
         None => Ok(below),
@@ -195,5 +196,20 @@ mod tests {
         assert!(lines.len() == 2 && lines.iter().all(|line| line.starts_with("coracle: a.yaml:")), "{text}");
         let other = anyhow::anyhow!("a\n  b").context("c");
         assert_eq!(told("coracle", &other), "coracle: c: a\n  b\n");
+    }
+
+    #[test]
+    fn what_a_cluster_says_counts_only_on_a_member_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.yaml");
+        std::fs::write(&file, format!("kind: CoracleConfiguration\nstateDir: {}\n", dir.path().display()))
+            .unwrap();
+        let paths = Paths::of(dir.path());
+        std::fs::write(&paths.joined, "kind: CoracleConfiguration\nnetwork: {podCIDR: 10.1.0.0/16}\n")
+            .unwrap();
+        let pods = || load(&Common { config: Some(file.clone()) }).unwrap().network.pod_cidr;
+        assert_eq!(pods(), Config::default().network.pod_cidr, "a join that did not end");
+        std::fs::write(&paths.kubeconfig, "").unwrap();
+        assert_eq!(pods(), "10.1.0.0/16".parse().unwrap());
     }
 }

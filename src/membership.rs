@@ -20,6 +20,7 @@ use tracing::warn;
 use crate::{
     addresses,
     identity::{self, NodePlace},
+    service_manager,
 };
 
 /// By upstream's names.
@@ -66,8 +67,15 @@ pub(crate) async fn bootstrap(config: &Config, stop: impl Future<Output = ()>) -
         expiration_seconds: life_seconds(config),
     };
     let scope = Scope::root("bootstrap");
+    let told = |name: &str| {
+        service_manager::show(&format!(
+            "waiting for the approval of this node: kubectl certificate approve {name}"
+        ));
+    };
+    // Large: it holds a watch and a connection's first request.
+    let asking = service_manager::while_starting(Box::pin(join::bootstrap(&wanted, &scope, told)));
     let outcome = tokio::select! {
-        outcome = join::bootstrap(&wanted, &scope) => outcome?,
+        outcome = asking => outcome?,
         () = stop => join::Outcome::Stopped,
     };
     Ok(outcome != join::Outcome::Stopped)

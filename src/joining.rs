@@ -40,8 +40,20 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
         Some(name) => name.clone(),
         None => identity::node_name(config)?,
     };
-    if is_member(asked, &paths, &name)? {
-        return start(asked, config);
+    match Standing::of(member(&paths)?, &name, &asked.server, Timestamp::now()) {
+        Standing::New => {}
+        Standing::Same => {
+            println!("this machine is node {name} of {} already; nothing was changed", asked.server);
+            return start(asked, config);
+        }
+        Standing::Expired { node, not_after } => {
+            println!("the certificate of node {node} expired at {not_after}: joining again");
+        }
+        Standing::Other { node, server } => bail!(
+            "this machine is node {node:?} of {server} already; `coracle reset --yes` leaves that cluster, then join {} as \
+             {name:?}",
+            asked.server
+        ),
     }
     // Before the cluster is asked: a machine that cannot run pods would only be half a node.
     if !asked.no_start && !person::machine_is_ready(config, person::Role::Node) {
@@ -64,6 +76,9 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
     })
     .await?;
     let joined = joined_yaml(&name, asked, &cluster.facts);
+    if !cluster.own_ip.is_loopback() {
+        join::keep_address(&paths.address, cluster.own_ip)?;
+    }
     paths.write(&cluster.server, &cluster.authority_pem, &issued, &joined)?;
     let ip = asked.node_ip.or(config.node.ip).unwrap_or(cluster.own_ip);
     println!(
@@ -74,24 +89,47 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
     start(asked, config)
 }
 
-/// Whether there is nothing to do: this machine is that node of that cluster, and may be for longer.
-fn is_member(asked: &Join, paths: &Paths, name: &str) -> anyhow::Result<bool> {
-    let Some(Member { node_name, not_after }) = paths.member()? else { return Ok(false) };
-    if not_after <= Timestamp::now() {
-        println!("the certificate of node {node_name} expired at {not_after}: joining again");
-        return Ok(false);
+/// What this machine is to the cluster that it is to join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Standing {
+    New,
+    /// That node of it, and may be for longer.
+    Same,
+    /// A node of it or of another cluster, by another name or of another server.
+    Other {
+        node: String,
+        server: ServerAddress,
+    },
+    /// It was a node of some cluster, whose certificate is good for nothing now.
+    Expired {
+        node: String,
+        not_after: Timestamp,
+    },
+}
+
+impl Standing {
+    fn of(
+        member: Option<(Member, ServerAddress)>,
+        name: &str,
+        wanted: &ServerAddress,
+        now: Timestamp,
+    ) -> Self {
+        match member {
+            None => Self::New,
+            Some((Member { node_name: node, not_after }, _)) if not_after <= now => {
+                Self::Expired { node, not_after }
+            }
+            Some((Member { node_name, .. }, server)) if node_name == name && server == *wanted => Self::Same,
+            Some((Member { node_name: node, .. }, server)) => Self::Other { node, server },
+        }
     }
+}
+
+/// As which node of which cluster this machine has joined.
+fn member(paths: &Paths) -> anyhow::Result<Option<(Member, ServerAddress)>> {
+    let Some(member) = paths.member()? else { return Ok(None) };
     let server = client::Kubeconfig::load(&paths.kubeconfig)?.endpoint(None)?.server;
-    let server: ServerAddress = server.to_string().parse()?;
-    if node_name != name || server != asked.server {
-        bail!(
-            "this machine is node {node_name:?} of {server} already; `coracle reset --yes` leaves that cluster, then join {} \
-             as {name:?}",
-            asked.server
-        );
-    }
-    println!("this machine is node {node_name} of {server} already; nothing was changed");
-    Ok(true)
+    Ok(Some((member, server.to_string().parse()?)))
 }
 
 fn check_ranges(config: &Config, cluster: &Discovered) -> anyhow::Result<()> {
@@ -485,6 +523,25 @@ mod tests {
             node_ip: ip.map(|ip| ip.parse().unwrap()),
             no_start: false,
             common: crate::command::Common { config: None },
+        }
+    }
+
+    #[test]
+    fn a_machine_stands_to_a_cluster_by_name_server_and_certificate() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let server = |text: &str| text.parse::<ServerAddress>().unwrap();
+        let now = at("2026-11-21T10:00:00Z");
+        let standing = |node: &str, of: &str, until: &str| {
+            let member = Member { node_name: node.into(), not_after: at(until) };
+            Standing::of(Some((member, server(of))), "a", &server("192.0.2.1:6443"), now)
+        };
+        assert_eq!(Standing::of(None, "a", &server("192.0.2.1:6443"), now), Standing::New);
+        assert_eq!(standing("a", "192.0.2.1:6443", "2026-11-21T10:00:01Z"), Standing::Same);
+        for (node, of) in [("b", "192.0.2.1:6443"), ("a", "192.0.2.2:6443"), ("a", "192.0.2.1:7443")] {
+            let other = Standing::Other { node: node.into(), server: server(of) };
+            assert_eq!(standing(node, of, "2026-11-21T10:00:01Z"), other);
+            let expired = Standing::Expired { node: node.into(), not_after: now };
+            assert_eq!(standing(node, of, "2026-11-21T10:00:00Z"), expired);
         }
     }
 

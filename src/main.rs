@@ -14,6 +14,7 @@ mod logging;
 mod membership;
 mod node;
 mod person;
+mod renewals;
 mod reset;
 mod service_manager;
 mod upstream;

@@ -10,6 +10,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     pin::{Pin, pin},
     sync::Arc,
 };
@@ -17,7 +18,7 @@ use std::{
 use anyhow::Context as _;
 use client::{Cache, Client, Kubeconfig, Reconnect, Recorder, Selector, Store};
 use config::{Config, NetworkProvider};
-use join::{ClientRotation, Recovery, ServingRotation};
+use join::{ClientRotation, ServingRotation};
 use k8s_openapi::api::core::v1::Node;
 use lifecycle::{OnFailure, Scope, Supervisor};
 use network::Nodes;
@@ -31,7 +32,9 @@ use crate::{
     health,
     identity::{self, AdminKubeconfig, Identity, NodePlace, Place},
     membership::{self, Membership},
-    node, service_manager,
+    node,
+    renewals::{self, ClientRenewal, Renewals, ServingRenewal},
+    service_manager,
 };
 
 /// `coracle up`: control plane and node in one process, until `stop` resolves.
@@ -66,8 +69,8 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
     if renewed {
         let shown = vec![Shown { profile, by: By::Process(serving) }];
         start_renewals(&mut supervisor, "node certificates", Arc::clone(&server.directory), shown);
-    } else {
-        start_rereading(&config, serving, &mut supervisor);
+    } else if let config::Serving::Files { certificate, key } = config.kubelet.serving.clone() {
+        start_rereading(certificate, key, serving, &mut supervisor);
     }
     run(supervisor, &format!("control plane and node {node_name}"), stop).await
 }
@@ -333,50 +336,44 @@ fn start_rotation(
     if config.components.proxy || runs_network(config) {
         start_access(client.clone(), supervisor);
     }
-    match member.client_file.clone().filter(|_| config.kubelet.renews_client_certificate) {
-        Some(file) => {
+    let Renewals { client: own, serving: shown } = renewals::plan(config, member.client_file.as_deref());
+    match own {
+        ClientRenewal::Asked { file, recovery } => {
+            let on_failure = ClientRenewal::on_failure(&recovery);
             let rotation = ClientRotation {
                 node_name: node_name.clone(),
                 file,
                 client: client.clone(),
                 reconnect,
                 expiration_seconds: seconds,
-                recovery: membership::recovery(config),
-            };
-            let on_failure = match rotation.recovery {
-                Recovery::Bootstrap(_) => OnFailure::EndProcess,
-                Recovery::Join | Recovery::Kubeconfig => OnFailure::Restart,
+                recovery,
             };
             supervisor.start("client certificate", on_failure, move |scope| {
                 let rotation = rotation.clone();
                 async move { Ok(join::rotate_client(rotation, scope).await?) }
             });
         }
-        None if member.client_file.is_some() => {
-            info!("the client certificate is not renewed: rotateCertificates is false")
+        ClientRenewal::SwitchedOff => {
+            info!("the client certificate is not renewed: rotateCertificates is false");
         }
-        None => info!("the kubeconfig holds its certificate or token itself: whoever wrote it renews it"),
+        ClientRenewal::Others => {
+            info!("the kubeconfig holds its certificate or token itself: whoever wrote it renews it");
+        }
     }
-    match config.kubelet.serving {
-        config::Serving::Requested => {}
-        config::Serving::SelfSigned => return,
-        config::Serving::Files { .. } => return start_rereading(config, serving, supervisor),
-    }
-    let rotation = ServingRotation {
-        node_name,
-        file: member.serving_file.clone(),
-        client,
-        serving,
-        expiration_seconds: seconds,
-    };
-    if config.components.kubelet {
-        supervisor.start("serving certificate", OnFailure::Restart, move |scope| {
-            let rotation = rotation.clone();
-            async move {
-                join::rotate_serving(rotation, scope).await;
-                Ok(())
-            }
-        });
+    match shown {
+        ServingRenewal::Asked => {
+            let file = member.serving_file.clone();
+            let rotation = ServingRotation { node_name, file, client, serving, expiration_seconds: seconds };
+            supervisor.start("serving certificate", OnFailure::Restart, move |scope| {
+                let rotation = rotation.clone();
+                async move {
+                    join::rotate_serving(rotation, scope).await;
+                    Ok(())
+                }
+            });
+        }
+        ServingRenewal::Reread { certificate, key } => start_rereading(certificate, key, serving, supervisor),
+        ServingRenewal::Never => {}
     }
 }
 
@@ -392,8 +389,7 @@ fn start_access(client: Client, supervisor: &mut Supervisor) {
 }
 
 /// A serving certificate that somebody else renews.
-fn start_rereading(config: &Config, serving: Arc<Serving>, supervisor: &mut Supervisor) {
-    let config::Serving::Files { certificate, key } = config.kubelet.serving.clone() else { return };
+fn start_rereading(certificate: PathBuf, key: PathBuf, serving: Arc<Serving>, supervisor: &mut Supervisor) {
     supervisor.start("serving certificate", OnFailure::Restart, move |scope| {
         certificates::reread(certificate.clone(), key.clone(), Arc::clone(&serving), scope)
     });

@@ -28,6 +28,12 @@ pub(crate) fn outward() -> Option<IpAddr> {
     towards(SocketAddr::from(([203, 0, 113, 1], 9)))
 }
 
+/// Whether one of this machine's links has the address. What cannot be asked is not so.
+pub(crate) fn is_own(ip: IpAddr) -> bool {
+    let addresses = Socket::open().and_then(|mut host| host.addresses_by_link());
+    addresses.is_ok_and(|all| all.iter().any(|(_, address)| address.addr() == ip))
+}
+
 /// A network that this machine is in, or has a route to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HostNetwork {

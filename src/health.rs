@@ -16,13 +16,18 @@ use tracing::{info, warn};
 const LIMITS: Limits = Limits { connections: 64, drain: Duration::from_secs(1) };
 /// The port may be taken for a moment by the process before us.
 const RETRY: Duration = Duration::from_secs(1);
+/// As upstream: more than twice as long as a loop without work lets itself be seen.
+const LONGEST_TURN: Duration = Duration::from_secs(300);
 /// The autoscaler's mark on a node that it is about to remove.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// Who is asked about.
 #[derive(Clone)]
 pub(crate) enum Of {
-    Kubelet,
+    Kubelet {
+        /// When its loop last turned; none before it was to begin.
+        turns: watch::Receiver<Option<Instant>>,
+    },
     Proxy {
         /// Holds this node, once it is known.
         node: Store<Node>,
@@ -42,7 +47,11 @@ impl Of {
             return (StatusCode::METHOD_NOT_ALLOWED, TEXT, "405 method not allowed\n".into());
         }
         match (self, path) {
-            (Self::Kubelet, "/healthz" | "/healthz/ping") => (StatusCode::OK, TEXT, "ok".into()),
+            (Self::Kubelet { .. }, "/healthz/ping" | "/healthz/log") => (StatusCode::OK, TEXT, "ok".into()),
+            (Self::Kubelet { turns }, "/healthz" | "/healthz/syncloop") => {
+                let (code, body) = of_kubelet(path, *turns.borrow(), Instant::now());
+                (code, TEXT, body)
+            }
             (Self::Proxy { node, name, writes }, "/healthz" | "/livez") => {
                 let writes = Writes::of(&writes.borrow(), now);
                 of_proxy(path, node.get(&ObjectKey::cluster(name)).as_deref(), &writes, now)
@@ -50,6 +59,19 @@ impl Of {
             _ => (StatusCode::NOT_FOUND, TEXT, "404 page not found\n".into()),
         }
     }
+}
+
+/// As upstream's kubelet on its other port: well until its loop has not turned for too long, which is told in upstream's words.
+/// Nothing is asked of a loop that waits for the node's first certificate.
+fn of_kubelet(path: &str, turned: Option<Instant>, now: Instant) -> (StatusCode, String) {
+    let late = turned.map(|turned| now.saturating_duration_since(turned)).filter(|late| *late > LONGEST_TURN);
+    let Some(late) = late else { return (StatusCode::OK, "ok".into()) };
+    let failed = format!("[-]syncloop failed: the sync loop was last seen {} s ago\n", late.as_secs());
+    let body = match path {
+        "/healthz" => format!("[+]ping ok\n[+]log ok\n{failed}healthz check failed\n"),
+        _ => failed,
+    };
+    (StatusCode::INTERNAL_SERVER_ERROR, body)
 }
 
 /// Whether the rules of Services follow them, and until when they did.
@@ -180,13 +202,36 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_kubelet_whose_loop_turns_no_more_is_not_well() {
+        let (turned, turns) = watch::channel(None);
+        let of = Of::Kubelet { turns };
+        let ask = |path: &str| {
+            let (code, _, body) = of.answer(&Method::GET, path, Timestamp::now());
+            (code.as_u16(), body)
+        };
+        tokio::time::advance(2 * LONGEST_TURN).await;
+        assert_eq!(ask("/healthz"), (200, "ok".into()), "it waits for its first certificate");
+        turned.send_replace(Some(Instant::now()));
+        tokio::time::advance(LONGEST_TURN).await;
+        assert_eq!(ask("/healthz"), (200, "ok".into()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let (code, body) = ask("/healthz");
+        assert!(code == 500 && body.ends_with("healthz check failed\n"), "{body}");
+        assert!(body.contains("[-]syncloop failed: the sync loop was last seen 301 s ago"), "{body}");
+        assert_eq!(ask("/healthz/syncloop").0, 500);
+        assert_eq!(ask("/healthz/ping"), (200, "ok".into()));
+        turned.send_replace(Some(Instant::now()));
+        assert_eq!(ask("/healthz"), (200, "ok".into()));
+    }
+
     #[tokio::test]
     async fn everybody_is_answered_on_the_path_and_only_there() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let scope = Scope::root("test");
-        let within = scope.clone();
-        scope.spawn("health", async move { serve(address, Of::Kubelet, within).await.unwrap() });
+        let (within, of) = (scope.clone(), Of::Kubelet { turns: watch::channel(None).1 });
+        scope.spawn("health", async move { serve(address, of, within).await.unwrap() });
         let ask = async |line: &str| {
             let mut stream = loop {
                 match tokio::net::TcpStream::connect(address).await {
@@ -202,7 +247,8 @@ mod tests {
         };
         let answer = ask("GET /healthz").await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nok"), "{answer}");
-        assert!(ask("GET /healthz/syncloop").await.starts_with("HTTP/1.1 404"), "not on this port");
+        assert!(ask("GET /healthz/syncloop").await.starts_with("HTTP/1.1 200"));
+        assert!(ask("GET /healthz/pleg").await.starts_with("HTTP/1.1 404"));
         assert!(ask("GET /metrics").await.starts_with("HTTP/1.1 404"));
         assert!(ask("POST /healthz").await.starts_with("HTTP/1.1 405"));
         scope.close(Duration::from_secs(5)).await;

@@ -7,14 +7,14 @@ use anyhow::{Context, bail};
 use config::Config;
 use ipnet::IpNet;
 use jiff::Timestamp;
-use join::{ClusterFacts, Discovered, Member, Paths, ServerAddress, tokens};
+use join::{ClusterFacts, Discovered, Member, Paths, Pending, ServerAddress, tokens};
 use lifecycle::Scope;
 use serde_json::json;
 
 use crate::{
     addresses,
     command::{Join, Token},
-    identity, person,
+    identity, membership, person,
 };
 
 const UNIT: &str = "coracle-node.service";
@@ -40,8 +40,20 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
         Some(name) => name.clone(),
         None => identity::node_name(config)?,
     };
-    if is_member(asked, &paths, &name)? {
-        return start(asked, config);
+    match Standing::of(member(&paths)?, &name, &asked.server, Timestamp::now()) {
+        Standing::New => {}
+        Standing::Same => {
+            println!("this machine is node {name} of {} already; nothing was changed", asked.server);
+            return start(asked, config);
+        }
+        Standing::Expired { node, not_after } => {
+            println!("the certificate of node {node} expired at {not_after}: joining again");
+        }
+        Standing::Other { node, server } => bail!(
+            "this machine is node {node:?} of {server} already; `coracle reset --yes` leaves that cluster, then join {} as \
+             {name:?}",
+            asked.server
+        ),
     }
     // Before the cluster is asked: a machine that cannot run pods would only be half a node.
     if !asked.no_start && !person::machine_is_ready(config, person::Role::Node) {
@@ -58,12 +70,15 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
     let cluster = join::discover(&asked.server, &asked.token, &asked.ca_cert_hash, &scope).await?;
     println!("{} is the cluster that was meant: its authority and the token agree", cluster.server);
     check_ranges(config, &cluster)?;
-    let life = config.node.certificate_life.map(|life| i32::try_from(life.as_secs()).unwrap_or(i32::MAX));
-    let issued = join::enroll(&cluster, &name, life, |request| {
+    let (life, pending) = (membership::life_seconds(config), Pending::beside(&paths.client));
+    let issued = join::enroll(&cluster, &name, life, &pending, |request| {
         println!("waiting for somebody to approve: kubectl certificate approve {request}");
     })
     .await?;
     let joined = joined_yaml(&name, asked, &cluster.facts);
+    if !cluster.own_ip.is_loopback() {
+        join::keep_address(&paths.address, cluster.own_ip)?;
+    }
     paths.write(&cluster.server, &cluster.authority_pem, &issued, &joined)?;
     let ip = asked.node_ip.or(config.node.ip).unwrap_or(cluster.own_ip);
     println!(
@@ -74,24 +89,47 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
     start(asked, config)
 }
 
-/// Whether there is nothing to do: this machine is that node of that cluster, and may be for longer.
-fn is_member(asked: &Join, paths: &Paths, name: &str) -> anyhow::Result<bool> {
-    let Some(Member { node_name, not_after }) = paths.member()? else { return Ok(false) };
-    if not_after <= Timestamp::now() {
-        println!("the certificate of node {node_name} expired at {not_after}: joining again");
-        return Ok(false);
+/// What this machine is to the cluster that it is to join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Standing {
+    New,
+    /// That node of it, and may be for longer.
+    Same,
+    /// A node of it or of another cluster, by another name or of another server.
+    Other {
+        node: String,
+        server: ServerAddress,
+    },
+    /// It was a node of some cluster, whose certificate is good for nothing now.
+    Expired {
+        node: String,
+        not_after: Timestamp,
+    },
+}
+
+impl Standing {
+    fn of(
+        member: Option<(Member, ServerAddress)>,
+        name: &str,
+        wanted: &ServerAddress,
+        now: Timestamp,
+    ) -> Self {
+        match member {
+            None => Self::New,
+            Some((Member { node_name: node, not_after }, _)) if not_after <= now => {
+                Self::Expired { node, not_after }
+            }
+            Some((Member { node_name, .. }, server)) if node_name == name && server == *wanted => Self::Same,
+            Some((Member { node_name: node, .. }, server)) => Self::Other { node, server },
+        }
     }
+}
+
+/// As which node of which cluster this machine has joined.
+fn member(paths: &Paths) -> anyhow::Result<Option<(Member, ServerAddress)>> {
+    let Some(member) = paths.member()? else { return Ok(None) };
     let server = client::Kubeconfig::load(&paths.kubeconfig)?.endpoint(None)?.server;
-    let server: ServerAddress = server.to_string().parse()?;
-    if node_name != name || server != asked.server {
-        bail!(
-            "this machine is node {node_name:?} of {server} already; `coracle reset --yes` leaves that cluster, then join {} \
-             as {name:?}",
-            asked.server
-        );
-    }
-    println!("this machine is node {node_name} of {server} already; nothing was changed");
-    Ok(true)
+    Ok(Some((member, server.to_string().parse()?)))
 }
 
 fn check_ranges(config: &Config, cluster: &Discovered) -> anyhow::Result<()> {
@@ -302,9 +340,10 @@ mod tests {
     impl Joined {
         async fn new(cluster: &ControlPlane, name: &str) -> Joined {
             let discovered = cluster.discover(&cluster.token().await).await.unwrap();
-            let issued = join::enroll(&discovered, name, None, |_| {}).await.unwrap();
             let state = tempfile::tempdir().unwrap();
             let paths = Paths::of(state.path());
+            let pending = Pending::beside(&paths.client);
+            let issued = join::enroll(&discovered, name, None, &pending, |_| {}).await.unwrap();
             paths.write(&discovered.server, &discovered.authority_pem, &issued, "").unwrap();
             let endpoint = Kubeconfig::load(&paths.kubeconfig).unwrap().endpoint(None).unwrap();
             let (client, reconnect) = client::connect(endpoint, &cluster.scope).unwrap();
@@ -376,7 +415,8 @@ mod tests {
         let member = joined.paths.member().unwrap().unwrap();
         assert_eq!(member.node_name, "n1");
         joined.register("n1").await;
-        let refused = join::enroll(&discovered, "n1", None, |_| {}).await.unwrap_err();
+        let pending = Pending::beside(&joined.paths.client);
+        let refused = join::enroll(&discovered, "n1", None, &pending, |_| {}).await.unwrap_err();
         assert!(matches!(refused, EnrollError::Taken { .. }), "{refused}");
         // A token is for joining: it reads no Secrets, and ends when it is deleted.
         let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::all(discovered.client.clone());
@@ -483,6 +523,25 @@ mod tests {
             node_ip: ip.map(|ip| ip.parse().unwrap()),
             no_start: false,
             common: crate::command::Common { config: None },
+        }
+    }
+
+    #[test]
+    fn a_machine_stands_to_a_cluster_by_name_server_and_certificate() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let server = |text: &str| text.parse::<ServerAddress>().unwrap();
+        let now = at("2026-11-21T10:00:00Z");
+        let standing = |node: &str, of: &str, until: &str| {
+            let member = Member { node_name: node.into(), not_after: at(until) };
+            Standing::of(Some((member, server(of))), "a", &server("192.0.2.1:6443"), now)
+        };
+        assert_eq!(Standing::of(None, "a", &server("192.0.2.1:6443"), now), Standing::New);
+        assert_eq!(standing("a", "192.0.2.1:6443", "2026-11-21T10:00:01Z"), Standing::Same);
+        for (node, of) in [("b", "192.0.2.1:6443"), ("a", "192.0.2.2:6443"), ("a", "192.0.2.1:7443")] {
+            let other = Standing::Other { node: node.into(), server: server(of) };
+            assert_eq!(standing(node, of, "2026-11-21T10:00:01Z"), other);
+            let expired = Standing::Expired { node: node.into(), not_after: now };
+            assert_eq!(standing(node, of, "2026-11-21T10:00:00Z"), expired);
         }
     }
 

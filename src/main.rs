@@ -14,6 +14,7 @@ mod logging;
 mod membership;
 mod node;
 mod person;
+mod renewals;
 mod reset;
 mod service_manager;
 mod upstream;
@@ -67,9 +68,18 @@ fn main() -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("{name}: {error:#}");
+            eprint!("{}", told(name, &error));
             if error.downcast_ref::<ConfigError>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
+    }
+}
+
+/// For the terminal. Of several mistakes of a configuration, each stands for itself; other errors are one, on however many lines.
+fn told(name: &str, error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    match error.downcast_ref() {
+        Some(ConfigError::Mistakes(_)) => text.lines().map(|line| format!("{name}: {line}\n")).collect(),
+        _ => format!("{name}: {text}\n"),
     }
 }
 
@@ -149,11 +159,12 @@ fn load(common: &Common) -> Result<Config, ConfigError> {
         Some(file) => Config::load(file)?,
         None => Config::default(),
     };
-    let joined = Paths::of(&own.state_dir).joined;
-    if !joined.exists() {
+    let paths = Paths::of(&own.state_dir);
+    // A file of a cluster that was not joined in the end says nothing of this machine.
+    if !paths.is_member() || !paths.joined.exists() {
         return Ok(own);
     }
-    let below = Config::load(&joined)?;
+    let below = Config::load(&paths.joined)?;
     match file {
         Some(file) => below.load_over(file),
         None => Ok(below),
@@ -170,4 +181,36 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mistake_of_a_configuration_is_told_on_a_line_that_stands_for_itself() {
+        let wrong =
+            Config::parse("a.yaml", "kind: CoracleConfiguration\nnode: {naem: a}\nserver: {port: 0}\n");
+        let error = ConfigError::Mistakes(wrong.unwrap_err()).into();
+        let text = told("coracle", &error);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() == 2 && lines.iter().all(|line| line.starts_with("coracle: a.yaml:")), "{text}");
+        let other = anyhow::anyhow!("a\n  b").context("c");
+        assert_eq!(told("coracle", &other), "coracle: c: a\n  b\n");
+    }
+
+    #[test]
+    fn what_a_cluster_says_counts_only_on_a_member_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.yaml");
+        std::fs::write(&file, format!("kind: CoracleConfiguration\nstateDir: {}\n", dir.path().display()))
+            .unwrap();
+        let paths = Paths::of(dir.path());
+        std::fs::write(&paths.joined, "kind: CoracleConfiguration\nnetwork: {podCIDR: 10.1.0.0/16}\n")
+            .unwrap();
+        let pods = || load(&Common { config: Some(file.clone()) }).unwrap().network.pod_cidr;
+        assert_eq!(pods(), Config::default().network.pod_cidr, "a join that did not end");
+        std::fs::write(&paths.kubeconfig, "").unwrap();
+        assert_eq!(pods(), "10.1.0.0/16".parse().unwrap());
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     error::Error,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use anyhow::{Context, anyhow, bail};
 use client::{Credentials, Endpoint, Kubeconfig, Pem};
 use config::Config;
 use jiff::Timestamp;
-use join::{Bootstrap, Paths, Recovery};
+use join::{Bootstrap, Paths};
 use lifecycle::Scope;
 use pki::{Certificate, Issued};
 use tokio::net::lookup_host;
@@ -20,6 +21,7 @@ use tracing::warn;
 use crate::{
     addresses,
     identity::{self, NodePlace},
+    service_manager,
 };
 
 /// By upstream's names.
@@ -66,20 +68,18 @@ pub(crate) async fn bootstrap(config: &Config, stop: impl Future<Output = ()>) -
         expiration_seconds: life_seconds(config),
     };
     let scope = Scope::root("bootstrap");
+    let told = |name: &str| {
+        service_manager::show(&format!(
+            "waiting for the approval of this node: kubectl certificate approve {name}"
+        ));
+    };
+    // Large: it holds a watch and a connection's first request.
+    let asking = service_manager::while_starting(Box::pin(join::bootstrap(&wanted, &scope, told)));
     let outcome = tokio::select! {
-        outcome = join::bootstrap(&wanted, &scope) => outcome?,
+        outcome = asking => outcome?,
         () = stop => join::Outcome::Stopped,
     };
     Ok(outcome != join::Outcome::Stopped)
-}
-
-/// How this node comes by a certificate if its own expires.
-pub(crate) fn recovery(config: &Config) -> Recovery {
-    match (&config.node.kubeconfig, &config.node.bootstrap_kubeconfig) {
-        (Some(_), Some(by)) => Recovery::Bootstrap(by.clone()),
-        (Some(_), None) => Recovery::Kubeconfig,
-        (None, _) => Recovery::Join,
-    }
 }
 
 /// How long certificates that are asked for should live.
@@ -98,30 +98,22 @@ impl Membership {
         }
         let mut endpoint = Kubeconfig::load(&file)?.endpoint(None)?;
         let authorities = authorities(config, &file, &endpoint)?;
-        let (certificate, client_file) = match &endpoint.credentials {
-            Credentials::Certificate { certificate, key } => {
-                let own = Certificate::from_pem(&read(certificate)?)
-                    .with_context(|| format!("read the client certificate of {}", file.display()))?;
-                match (renewable(certificate, key), &config.node.certificate_dir) {
-                    (None, Some(dir)) if config.kubelet.renews_client_certificate => {
-                        let path = dir.join(CLIENT);
-                        let kept = join::adopt(&path, &read(certificate)?, &read(key)?, Timestamp::now())
-                            .with_context(|| {
-                                format!("take the client certificate over from {}", file.display())
-                            })?;
-                        (Some(kept.certificate), Some(path))
-                    }
-                    (path, _) => (Some(own), path),
-                }
+        let (certificate, client_file) = match Own::of(config, &endpoint.credentials) {
+            Own::None => (None, None),
+            Own::Held { certificate, file: renewed } => (Some(own(&file, certificate)?), renewed),
+            Own::TakenOver { certificate, key, to } => {
+                own(&file, certificate)?;
+                let kept = join::adopt(&to, &read(certificate)?, &read(key)?, Timestamp::now())
+                    .with_context(|| format!("take the client certificate over from {}", file.display()))?;
+                (Some(kept.certificate), Some(to))
             }
-            Credentials::None | Credentials::Token(_) | Credentials::TokenFile(_) => (None, None),
         };
         if let Some(path) = &client_file {
             let (certificate, key) = (Pem::File(path.clone()), Pem::File(path.clone()));
             endpoint.credentials = Credentials::Certificate { certificate, key };
         }
         let name = node_name(config, certificate.as_ref())?;
-        let place = NodePlace { ip: node_ip(config, &endpoint).await?, name };
+        let place = NodePlace { ip: node_ip(config, &endpoint, &paths.address).await?, name };
         let serving_file = match &config.node.certificate_dir {
             Some(dir) => dir.join(SERVING),
             None => paths.serving,
@@ -184,11 +176,35 @@ fn read(pem: &Pem) -> anyhow::Result<Vec<u8>> {
     }
 }
 
-fn renewable(certificate: &Pem, key: &Pem) -> Option<PathBuf> {
-    match (certificate, key) {
-        (Pem::File(certificate), Pem::File(key)) if certificate == key => Some(certificate.clone()),
-        _ => None,
+/// What becomes of the client certificate that a kubeconfig shows.
+enum Own<'a> {
+    /// It shows something else.
+    None,
+    /// Used where it is; renewed there if it is one `file` with its key.
+    Held { certificate: &'a Pem, file: Option<PathBuf> },
+    /// Copied to a file where it can be renewed.
+    TakenOver { certificate: &'a Pem, key: &'a Pem, to: PathBuf },
+}
+
+impl<'a> Own<'a> {
+    fn of(config: &Config, shown: &'a Credentials) -> Self {
+        let Credentials::Certificate { certificate, key } = shown else { return Self::None };
+        match (certificate, key, &config.node.certificate_dir) {
+            (Pem::File(one), Pem::File(other), _) if one == other => {
+                Self::Held { certificate, file: Some(one.clone()) }
+            }
+            (_, _, Some(dir)) if config.kubelet.renews_client_certificate => {
+                Self::TakenOver { certificate, key, to: dir.join(CLIENT) }
+            }
+            _ => Self::Held { certificate, file: None },
+        }
     }
+}
+
+/// `certificate` of the kubeconfig `file`.
+fn own(file: &Path, certificate: &Pem) -> anyhow::Result<Certificate> {
+    Certificate::from_pem(&read(certificate)?)
+        .with_context(|| format!("read the client certificate of {}", file.display()))
 }
 
 /// The API lets a node write its own object only: the certificate says which that is.
@@ -210,9 +226,9 @@ fn node_name(config: &Config, certificate: Option<&Certificate>) -> anyhow::Resu
     }
 }
 
-/// The address that routes to the API server, which on machines with several networks is the one that it reaches; the
-/// one that routes to the outside while nobody knows the server's name.
-async fn node_ip(config: &Config, endpoint: &Endpoint) -> anyhow::Result<std::net::IpAddr> {
+/// The address that routes to the API server, which on machines with several networks is the one that it reaches. It is kept
+/// in the file `kept` for a start at which nobody knows the server's name.
+async fn node_ip(config: &Config, endpoint: &Endpoint, kept: &Path) -> anyhow::Result<IpAddr> {
     if let Some(ip) = config.node.ip {
         return Ok(ip);
     }
@@ -229,13 +245,67 @@ async fn node_ip(config: &Config, endpoint: &Endpoint) -> anyhow::Result<std::ne
             Vec::new()
         }
     };
-    let found = resolved.into_iter().find_map(addresses::towards).or_else(addresses::outward);
-    found.ok_or_else(|| {
+    let before = join::kept_address(kept);
+    let seen = Seen {
+        routed: resolved.into_iter().find_map(addresses::towards),
+        kept: before.filter(|ip| addresses::is_own(*ip)),
+        outward: addresses::outward(),
+    };
+    let found = seen.choose().ok_or_else(|| {
         anyhow!(
             "no route leads to the API server {host}:{port}; bring the network up, or set {}",
             config.called("--node-ip", "node.ip in the configuration")
         )
-    })
+    })?;
+    match found {
+        Choice::Routed(ip) if before != Some(ip) => {
+            if let Err(error) = join::keep_address(kept, ip) {
+                warn!(file = %kept.display(), error = &error as &dyn Error, "the node's address cannot be kept");
+            }
+        }
+        Choice::Routed(_) => {}
+        Choice::Kept(ip) => {
+            warn!(%ip, "no route to the API server is known; the node's address is that of the last start")
+        }
+        Choice::Guessed(ip) => {
+            let mend = config.called("--node-ip", "node.ip in the configuration");
+            warn!(%ip, "no route to the API server is known; the node's address is a guess ({mend} says which it is)");
+        }
+    }
+    Ok(found.ip())
+}
+
+/// What is known of this machine's address.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// Packets to the API server leave by it.
+    routed: Option<IpAddr>,
+    /// They did at an earlier start, and the machine still has it.
+    kept: Option<IpAddr>,
+    /// Packets to the outside leave by it.
+    outward: Option<IpAddr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    Routed(IpAddr),
+    Kept(IpAddr),
+    Guessed(IpAddr),
+}
+
+impl Seen {
+    fn choose(self) -> Option<Choice> {
+        let routed = self.routed.map(Choice::Routed);
+        routed.or(self.kept.map(Choice::Kept)).or(self.outward.map(Choice::Guessed))
+    }
+}
+
+impl Choice {
+    fn ip(self) -> IpAddr {
+        match self {
+            Self::Routed(ip) | Self::Kept(ip) | Self::Guessed(ip) => ip,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -275,10 +345,53 @@ mod tests {
         assert!(told.contains("coracle token create") && told.contains("coracle reset"), "{told}");
     }
 
+    #[test]
+    fn a_certificate_is_renewed_where_it_is_or_taken_to_where_it_can_be() {
+        let (file, data) = (|path: &str| Pem::File(path.into()), || Pem::Data(b"x".to_vec()));
+        let own = |certificate: Pem, key: Pem, dir: Option<&str>, renews: bool| {
+            let mut config = Config::default();
+            config.node.certificate_dir = dir.map(PathBuf::from);
+            config.kubelet.renews_client_certificate = renews;
+            match Own::of(&config, &Credentials::Certificate { certificate, key }) {
+                Own::None => "none".to_owned(),
+                Own::Held { file: None, .. } => "held".to_owned(),
+                Own::Held { file: Some(file), .. } => format!("renewed in {}", file.display()),
+                Own::TakenOver { to, .. } => format!("taken to {}", to.display()),
+            }
+        };
+        assert_eq!(own(file("/a"), file("/a"), Some("/dir"), true), "renewed in /a");
+        assert_eq!(own(file("/a"), file("/b"), None, true), "held");
+        assert_eq!(own(file("/a"), file("/b"), Some("/dir"), true), format!("taken to /dir/{CLIENT}"));
+        assert_eq!(own(data(), data(), Some("/dir"), true), format!("taken to /dir/{CLIENT}"));
+        assert_eq!(own(data(), data(), Some("/dir"), false), "held");
+        let token = Credentials::TokenFile("/t".into());
+        assert!(matches!(Own::of(&Config::default(), &token), Own::None));
+    }
+
+    #[test]
+    fn a_route_to_the_server_decides_then_what_was_and_last_a_guess() {
+        let ip = |last: u8| Some(IpAddr::from([192, 0, 2, last]));
+        let choose = |routed, kept, outward| Seen { routed, kept, outward }.choose();
+        assert_eq!(choose(ip(1), ip(2), ip(3)), ip(1).map(Choice::Routed));
+        assert_eq!(choose(None, ip(2), ip(3)), ip(2).map(Choice::Kept));
+        assert_eq!(choose(None, None, ip(3)), ip(3).map(Choice::Guessed));
+        assert_eq!(choose(None, None, None), None);
+    }
+
     #[tokio::test]
-    async fn a_server_whose_name_nobody_knows_leaves_the_address_that_leads_outside() {
+    async fn a_server_whose_name_nobody_knows_leaves_the_address_of_before_while_the_machine_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join("state/node-address");
         let endpoint = Endpoint::new("https://api.invalid:6443".parse().unwrap(), None, Credentials::None);
-        let found = node_ip(&Config::default(), &endpoint).await;
-        assert_eq!(found.ok(), addresses::outward());
+        let found = async || node_ip(&Config::default(), &endpoint, &kept).await.ok();
+        assert_eq!(found().await, addresses::outward());
+        // The machine's own, and not the one that leads outside.
+        let own = IpAddr::from([127, 0, 0, 1]);
+        join::keep_address(&kept, own).unwrap();
+        assert_eq!(found().await, Some(own));
+        join::keep_address(&kept, [203, 0, 113, 9].into()).unwrap();
+        assert_eq!(found().await, addresses::outward(), "the machine has it no more");
+        std::fs::write(&kept, "torn").unwrap();
+        assert_eq!(found().await, addresses::outward());
     }
 }

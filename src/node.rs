@@ -3,9 +3,8 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use api::node_labels::may_set_itself;
 use client::{Client, Recorder, Store};
-use config::{Config, NetworkProvider, ProxyMode, Serving, Shutdown};
+use config::{Config, ConfigError, Mistake, Mistakes, NetworkProvider, ProxyMode, Serving, Shutdown};
 use k8s_openapi::api::core::v1::{Service, Taint};
 use kubelet::{
     KubeletConfig,
@@ -19,6 +18,7 @@ use kubelet::{
 use lifecycle::{BoxError, Scope};
 use netlink::nft::Family;
 use network::{ProviderConfig, cni::NetworkList};
+use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 
 use crate::identity::NodePlace;
@@ -80,12 +80,13 @@ fn periods(shutdown: &Shutdown) -> Vec<Period> {
 /// # Errors
 /// What is wrong with it.
 pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
-    if let Some(label) = config.node.labels.keys().find(|label| !may_set_itself(label)) {
-        bail!(
-            "{}: a node may not give itself the label {label}; have an administrator do it \
-             (kubectl label node NAME {label}=VALUE), or use a prefix such as node.kubernetes.io/",
-            config.called("--node-labels", "node.labels")
-        );
+    // The configuration's own file is judged where it is read; upstream's flags come another way.
+    let field = config.called("--node-labels", "node.labels");
+    let refused = config.node.labels.keys().filter_map(|label| config::own_label_mistake(label));
+    let mistakes: Vec<Mistake> =
+        refused.map(|text| Mistake { line: 0, field: field.to_string(), text }).collect();
+    if !mistakes.is_empty() {
+        return Err(ConfigError::Mistakes(Mistakes { file: String::new(), mistakes }).into());
     }
     if let NetworkProvider::Chain(file) = &config.network.provider {
         NetworkList::load(file).with_context(|| {
@@ -206,11 +207,14 @@ pub(crate) struct Agent {
     pub(crate) services: Store<Service>,
     /// How the kubelet's own server shows itself.
     pub(crate) tls: Arc<rustls::ServerConfig>,
+    /// Hears when its loop last turned; at first, when it was to begin.
+    pub(crate) turns: watch::Sender<Option<Instant>>,
 }
 
 /// Runs the node agent: registers the node, runs its pods, serves logs and exec, until `scope` is cancelled.
 pub(crate) async fn run_kubelet(agent: Agent, scope: Scope) -> Result<(), BoxError> {
-    let Agent { settings, client, services, tls } = agent;
+    let Agent { settings, client, services, tls, turns } = agent;
+    turns.send_if_modified(|turn| turn.replace(turn.unwrap_or_else(Instant::now)).is_none());
     let settings = settings.with_runtimes_driver(RUNTIME_DEADLINE).await;
     let recorder = Recorder::new(client.clone(), "kubelet", Some(&settings.node_name), &scope);
     let serving = server::Config {
@@ -222,6 +226,7 @@ pub(crate) async fn run_kubelet(agent: Agent, scope: Scope) -> Result<(), BoxErr
     let plant = move |seeds: &Seeds| {
         let resources = NodeResources::new(volumes::Parts::of(seeds, Some(services)), &seeds.scope);
         let probes: Arc<dyn Probes> = Prober::of(seeds);
+        within.spawn("kubelet turns", follow(seeds.turns.clone(), turns, within.clone()));
         if let Some(cluster) = &seeds.cluster {
             let host = server::NodeHost { runtime: seeds.runtime.clone(), pods: cluster.pods.clone() };
             within.clone().spawn("kubelet server", serve(serving, Arc::new(host), reviewer, within));
@@ -229,6 +234,23 @@ pub(crate) async fn run_kubelet(agent: Agent, scope: Scope) -> Result<(), BoxErr
         (resources, probes)
     };
     Ok(agent::run_with(settings, Some(client), Arc::new(recorder), &scope, plant).await?)
+}
+
+/// Tells each turn, until `scope` is cancelled.
+async fn follow(
+    mut turns: watch::Receiver<Option<Instant>>,
+    told: watch::Sender<Option<Instant>>,
+    scope: Scope,
+) {
+    loop {
+        if let Some(turn) = *turns.borrow_and_update() {
+            told.send_replace(Some(turn));
+        }
+        tokio::select! {
+            () = scope.cancelled() => return,
+            changed = turns.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 /// The port may be taken for a moment by the process before us.

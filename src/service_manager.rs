@@ -43,6 +43,39 @@ pub(crate) fn attend<S: Future<Output = ()>>(
     }
 }
 
+/// How far each word while starting moves the end of the time in which we must have started (`TimeoutStartSec`), and how often
+/// it is said.
+const EXTENSION: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(30));
+
+/// `work`, which may wait for somebody for as long as it takes: the service manager is told that we still start, so that it
+/// does not end us and begin again.
+pub(crate) async fn while_starting<T>(work: impl Future<Output = T>) -> T {
+    extend(work, || {
+        let micros = u32::try_from(EXTENSION.0.as_micros()).unwrap_or(u32::MAX);
+        tell(&[NotifyState::ExtendTimeoutUsec(micros)]);
+    })
+    .await
+}
+
+async fn extend<T>(work: impl Future<Output = T>, said: impl Fn()) -> T {
+    let mut ticks = interval(EXTENSION.1);
+    let saying = async {
+        loop {
+            ticks.tick().await;
+            said();
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        () = saying => unreachable!("it never ends"),
+    }
+}
+
+/// What `systemctl status` shows of us until the next word.
+pub(crate) fn show(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
 type Question = oneshot::Sender<()>;
 
 async fn answer(questions: &mut mpsc::Receiver<Question>, scope: &Scope) {
@@ -87,6 +120,19 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_that_waits_for_hours_says_so_in_time() {
+        let (said, last) = (Cell::new(0), Cell::new(tokio::time::Instant::now()));
+        let hours = tokio::time::sleep(Duration::from_secs(2 * 3600));
+        extend(hours, || {
+            assert!(last.get().elapsed() < EXTENSION.0 / 2, "the word before has nearly run out");
+            last.set(tokio::time::Instant::now());
+            said.set(said.get() + 1);
+        })
+        .await;
+        assert!(said.get() >= 240, "{}", said.get());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_watchdog_is_fed_well_within_its_time_while_workers_answer() {

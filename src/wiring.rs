@@ -10,6 +10,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     pin::{Pin, pin},
     sync::Arc,
 };
@@ -17,12 +18,12 @@ use std::{
 use anyhow::Context as _;
 use client::{Cache, Client, Kubeconfig, Reconnect, Recorder, Selector, Store};
 use config::{Config, NetworkProvider};
-use join::{ClientRotation, Recovery, ServingRotation};
+use join::{ClientRotation, ServingRotation};
 use k8s_openapi::api::core::v1::Node;
 use lifecycle::{OnFailure, Scope, Supervisor};
 use network::Nodes;
 use pki::{Directory, Profile, tls::Serving};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, time::Instant};
 use tracing::info;
 
 use crate::{
@@ -31,7 +32,9 @@ use crate::{
     health,
     identity::{self, AdminKubeconfig, Identity, NodePlace, Place},
     membership::{self, Membership},
-    node, service_manager,
+    node,
+    renewals::{self, ClientRenewal, Renewals, ServingRenewal},
+    service_manager,
 };
 
 /// `coracle up`: control plane and node in one process, until `stop` resolves.
@@ -61,13 +64,13 @@ pub(crate) async fn up(config: Config, stop: impl Future<Output = ()>) -> anyhow
         tls: Arc::new(pki::tls::server(Arc::clone(&serving), authority)?),
         place: node,
     };
-    start_kubelet_health(&config, &mut supervisor);
-    start_node(&config, cluster, &mut supervisor);
+    let turns = start_kubelet_health(&config, &mut supervisor);
+    start_node(&config, cluster, turns, &mut supervisor);
     if renewed {
         let shown = vec![Shown { profile, by: By::Process(serving) }];
         start_renewals(&mut supervisor, "node certificates", Arc::clone(&server.directory), shown);
-    } else {
-        start_rereading(&config, serving, &mut supervisor);
+    } else if let config::Serving::Files { certificate, key } = config.kubelet.serving.clone() {
+        start_rereading(certificate, key, serving, &mut supervisor);
     }
     run(supervisor, &format!("control plane and node {node_name}"), stop).await
 }
@@ -101,7 +104,7 @@ pub(crate) async fn node(config: Config, stop: impl Future<Output = ()>) -> anyh
     node::check(&config)?;
     let (mut supervisor, mut stop) = (Supervisor::new(), pin!(stop));
     // Before there is a certificate: as upstream's, which `kubeadm join` asks while it waits for one.
-    start_kubelet_health(&config, &mut supervisor);
+    let turns = start_kubelet_health(&config, &mut supervisor);
     if !membership::bootstrap(&config, stop.as_mut()).await? {
         return run(supervisor, "stopped while starting", async {}).await;
     }
@@ -136,7 +139,7 @@ pub(crate) async fn node(config: Config, stop: impl Future<Output = ()>) -> anyh
         tls: Arc::new(pki::tls::server_trusting(Arc::clone(&serving), &member.authorities)?),
         place,
     };
-    start_node(&config, cluster, &mut supervisor);
+    start_node(&config, cluster, turns, &mut supervisor);
     start_rotation(&config, &member, (client, reconnect), serving, &mut supervisor);
     run(supervisor, &format!("node {} of the cluster at {}", member.place.name, member.endpoint.server), stop)
         .await
@@ -237,6 +240,7 @@ async fn start_server(config: &Config, supervisor: &mut Supervisor) -> anyhow::R
             domain: config.kubelet.cluster_domain.clone(),
             listen: (place.node.ip, config.dns.port).into(),
             ranges: vec![config.network.pod_cidr, config.network.service_cidr],
+            clients: config.dns.clients.clone(),
             resolv_conf: config.kubelet.resolv_conf.clone().unwrap_or_else(|| "/etc/resolv.conf".into()),
             cluster_ip,
         };
@@ -271,7 +275,12 @@ fn runs_network(config: &Config) -> bool {
     config.components.kubelet && config.network.provider != NetworkProvider::Runtime
 }
 
-fn start_node(config: &Config, cluster: Cluster, supervisor: &mut Supervisor) {
+fn start_node(
+    config: &Config,
+    cluster: Cluster,
+    turns: watch::Sender<Option<Instant>>,
+    supervisor: &mut Supervisor,
+) {
     let Cluster { place, client, reads, own, all, tls } = cluster;
     node::set_oom_score(config);
     if let (true, Some(node)) = (config.components.proxy, own.clone()) {
@@ -292,7 +301,7 @@ fn start_node(config: &Config, cluster: Cluster, supervisor: &mut Supervisor) {
             });
         }
         let settings = node::kubelet_config(config, &place);
-        let agent = node::Agent { settings, client, services: reads.store(), tls };
+        let agent = node::Agent { settings, client, services: reads.store(), tls, turns };
         supervisor.start("kubelet", OnFailure::Restart, move |scope| node::run_kubelet(agent.clone(), scope));
     }
 }
@@ -322,50 +331,44 @@ fn start_rotation(
     if config.components.proxy || runs_network(config) {
         start_access(client.clone(), supervisor);
     }
-    match member.client_file.clone().filter(|_| config.kubelet.renews_client_certificate) {
-        Some(file) => {
+    let Renewals { client: own, serving: shown } = renewals::plan(config, member.client_file.as_deref());
+    match own {
+        ClientRenewal::Asked { file, recovery } => {
+            let on_failure = ClientRenewal::on_failure(&recovery);
             let rotation = ClientRotation {
                 node_name: node_name.clone(),
                 file,
                 client: client.clone(),
                 reconnect,
                 expiration_seconds: seconds,
-                recovery: membership::recovery(config),
-            };
-            let on_failure = match rotation.recovery {
-                Recovery::Bootstrap(_) => OnFailure::EndProcess,
-                Recovery::Join | Recovery::Kubeconfig => OnFailure::Restart,
+                recovery,
             };
             supervisor.start("client certificate", on_failure, move |scope| {
                 let rotation = rotation.clone();
                 async move { Ok(join::rotate_client(rotation, scope).await?) }
             });
         }
-        None if member.client_file.is_some() => {
-            info!("the client certificate is not renewed: rotateCertificates is false")
+        ClientRenewal::SwitchedOff => {
+            info!("the client certificate is not renewed: rotateCertificates is false");
         }
-        None => info!("the kubeconfig holds its certificate or token itself: whoever wrote it renews it"),
+        ClientRenewal::Others => {
+            info!("the kubeconfig holds its certificate or token itself: whoever wrote it renews it");
+        }
     }
-    match config.kubelet.serving {
-        config::Serving::Requested => {}
-        config::Serving::SelfSigned => return,
-        config::Serving::Files { .. } => return start_rereading(config, serving, supervisor),
-    }
-    let rotation = ServingRotation {
-        node_name,
-        file: member.serving_file.clone(),
-        client,
-        serving,
-        expiration_seconds: seconds,
-    };
-    if config.components.kubelet {
-        supervisor.start("serving certificate", OnFailure::Restart, move |scope| {
-            let rotation = rotation.clone();
-            async move {
-                join::rotate_serving(rotation, scope).await;
-                Ok(())
-            }
-        });
+    match shown {
+        ServingRenewal::Asked => {
+            let file = member.serving_file.clone();
+            let rotation = ServingRotation { node_name, file, client, serving, expiration_seconds: seconds };
+            supervisor.start("serving certificate", OnFailure::Restart, move |scope| {
+                let rotation = rotation.clone();
+                async move {
+                    join::rotate_serving(rotation, scope).await;
+                    Ok(())
+                }
+            });
+        }
+        ServingRenewal::Reread { certificate, key } => start_rereading(certificate, key, serving, supervisor),
+        ServingRenewal::Never => {}
     }
 }
 
@@ -381,17 +384,19 @@ fn start_access(client: Client, supervisor: &mut Supervisor) {
 }
 
 /// A serving certificate that somebody else renews.
-fn start_rereading(config: &Config, serving: Arc<Serving>, supervisor: &mut Supervisor) {
-    let config::Serving::Files { certificate, key } = config.kubelet.serving.clone() else { return };
+fn start_rereading(certificate: PathBuf, key: PathBuf, serving: Arc<Serving>, supervisor: &mut Supervisor) {
     supervisor.start("serving certificate", OnFailure::Restart, move |scope| {
         certificates::reread(certificate.clone(), key.clone(), Arc::clone(&serving), scope)
     });
 }
 
-fn start_kubelet_health(config: &Config, supervisor: &mut Supervisor) {
+/// Who is returned is told when the node agent's loop turns.
+fn start_kubelet_health(config: &Config, supervisor: &mut Supervisor) -> watch::Sender<Option<Instant>> {
+    let (turns, heard) = watch::channel(None);
     if let Some(address) = config.kubelet.healthz.filter(|_| config.components.kubelet) {
-        start_health(supervisor, "kubelet health", address, health::Of::Kubelet);
+        start_health(supervisor, "kubelet health", address, health::Of::Kubelet { turns: heard });
     }
+    turns
 }
 
 fn start_health(supervisor: &mut Supervisor, name: &'static str, address: SocketAddr, of: health::Of) {

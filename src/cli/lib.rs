@@ -21,6 +21,16 @@ pub enum CommandError {
         #[source]
         source: Box<kube::Error>,
     },
+    /// Without kube's own wrapper, which tells its cause twice.
+    #[error(
+        "cannot ask the API server to {operation}: nobody answers; see that it runs (`systemctl status coracle`, or its log), and \
+         that the kubeconfig names it"
+    )]
+    Silent {
+        operation: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("cannot read {file}")]
     Read {
         file: String,
@@ -40,6 +50,26 @@ pub enum CommandError {
 impl CommandError {
     /// For `map_err`: names what was asked.
     fn api(operation: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
-        move |source| Self::Api { operation: operation.into(), source: Box::new(source) }
+        move |source| match source {
+            kube::Error::Service(source) => Self::Silent { operation: operation.into(), source },
+            source => Self::Api { operation: operation.into(), source: Box::new(source) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_does_not_answer_is_told_once_and_with_a_mend() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let error = CommandError::api("list nodes")(kube::Error::Service(refused.into()));
+        let cause = std::error::Error::source(&error).unwrap();
+        let told = format!("{error}: {cause}");
+        assert!(cause.source().is_none());
+        assert!(told.contains("list nodes: nobody answers; see that it runs"), "{told}");
+        assert_eq!(told.matches("refused").count(), 1, "{told}");
+        assert!(!told.contains("ServiceError"), "{told}");
     }
 }

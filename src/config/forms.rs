@@ -121,6 +121,17 @@ impl From<LogFilter> for String {
     }
 }
 
+/// Why a node may not give itself a label: the API server would refuse it again and again, told by the log alone.
+#[must_use]
+pub fn own_label_mistake(key: &str) -> Option<String> {
+    (!api::node_labels::may_set_itself(key)).then(|| {
+        format!(
+            "a node may not give itself the label {key}; have an administrator do it (kubectl label node NAME {key}=VALUE), or \
+             use a prefix such as node.kubernetes.io/"
+        )
+    })
+}
+
 /// Why a label cannot be one (`[prefix/]name`, and a value of at most 63 characters).
 pub(crate) fn label_mistake(key: &str, value: &str) -> Option<&'static str> {
     let is_part = |part: &str| {

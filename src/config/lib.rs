@@ -27,6 +27,8 @@ use std::{
 
 use ipnet::IpNet;
 
+pub use forms::own_label_mistake;
+
 /// The whole configuration, defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -292,10 +294,12 @@ pub enum ProxyMode {
 }
 
 /// The cluster's DNS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dns {
     /// Where it listens on the node's address. The Service at which pods find it has port 53.
     pub port: u16,
+    /// Besides the cluster's own pods and nodes, for whom names that are not the cluster's are asked for.
+    pub clients: Vec<IpNet>,
 }
 
 /// Which parts run in this process.
@@ -396,7 +400,7 @@ impl Default for Config {
             runtime: Runtime { endpoint: "unix:///run/containerd/containerd.sock".into() },
             kubelet: Kubelet::default(),
             proxy: Proxy::default(),
-            dns: Dns { port: 10053 },
+            dns: Dns { port: 10053, clients: Vec::new() },
             components: Components {
                 kubelet: true,
                 proxy: true,

@@ -57,10 +57,12 @@ fn node(config: &mut Config, mut section: Section<'_>) {
     let node = &mut config.node;
     node.name = section.parsed::<Subdomain>("name", "a node name").map(Into::into).or(node.name.take());
     node.ip = section.parsed::<HostAddress>("ip", "an IP address of this machine").map(|ip| ip.0).or(node.ip);
+    let line = section.line_of("labels");
     if let Some(labels) = section.texts("labels") {
         for (key, value) in &labels {
-            if let Some(mistake) = forms::label_mistake(key, value) {
-                section.mistake(section.line(), "labels", format!("\"{key}\" {mistake}"));
+            let form = forms::label_mistake(key, value).map(|mistake| format!("\"{key}\" {mistake}"));
+            if let Some(mistake) = form.or_else(|| forms::own_label_mistake(key)) {
+                section.mistake(line, "labels", mistake);
             }
         }
         node.labels = labels.into_iter().collect();
@@ -182,6 +184,7 @@ fn proxy(config: &mut Config, mut section: Section<'_>) {
 
 fn dns(config: &mut Config, mut section: Section<'_>) {
     set!(config.dns.port, section.number::<u16>("port", 1, 65535));
+    set!(config.dns.clients, section.parsed_list("clients", "a range such as 192.0.2.0/24"));
     section.finish();
 }
 
@@ -328,6 +331,10 @@ mod tests {
         for (line, expected) in [
             ("node: {name: Bad_Name}", "node.name: \"Bad_Name\" is not a node name"),
             ("node: {labels: {\"a b\": c}}", "node.labels: \"a b\" is no label key"),
+            (
+                "node: {labels: {node-role.kubernetes.io/worker: a}}",
+                "node.labels: a node may not give itself the label node-role.kubernetes.io/worker",
+            ),
             ("node: {ip: 127.0.0.1}", "node.ip: \"127.0.0.1\" is not an IP address of this machine"),
             ("network: {podCIDR: 10.244.0.0/26}", "10.244.0.0/26 has no room for a node"),
             ("network: {podCIDR: \"fd00::/48\"}", "clusters of IPv6 are not there yet"),

@@ -6,6 +6,7 @@
 //! ```
 //!
 //! - `zone/` says what names mean; `wire.rs` and `resolv.rs` read what others wrote; all of them are pure.
+//! - `clients.rs` knows for whom: strangers are answered the cluster's names alone.
 //! - `forward/` asks upstream resolvers; `serve.rs` has the sockets; `observe.rs` the shared read cache.
 //! - `publish/` keeps the Service kube-system/kube-dns and the slice that leads to us, until somebody takes it over.
 //!
@@ -16,6 +17,7 @@
 //! - What waits for others has a bound and a deadline, and does not hold up what is answered from memory.
 //! - A name of the cluster is never asked of anybody else, and nobody is asked who would ask us.
 
+mod clients;
 mod forward;
 mod observe;
 mod publish;

@@ -1,6 +1,6 @@
 //! From a message to its reply: what is ours is answered at once, what is not is asked for.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use hickory_proto::{
     ProtoError,
@@ -11,6 +11,7 @@ use lifecycle::Scope;
 use tracing::debug;
 
 use crate::{
+    clients::{Client, Clients},
     forward::{ForwardError, Forwarder, LONGEST_SECONDS},
     observe::Objects,
     wire::{self, MAX_UDP_BYTES, PLAIN_BYTES, Question, Reply},
@@ -28,6 +29,7 @@ pub(crate) struct Responder {
     pub(crate) zone: Zone,
     pub(crate) objects: Objects,
     pub(crate) forwarder: Arc<Forwarder>,
+    pub(crate) clients: Clients,
 }
 
 /// What becomes of a message.
@@ -51,12 +53,13 @@ pub(crate) struct Pending {
 struct Request {
     asked: Message,
     limit: u16,
+    client: Client,
 }
 
 impl Responder {
     /// Answers at once what can be.
-    pub(crate) fn begin(&self, bytes: &[u8], transport: Transport) -> Step {
-        let request = match Request::read(bytes, transport) {
+    pub(crate) fn begin(&self, bytes: &[u8], transport: Transport, peer: IpAddr) -> Step {
+        let request = match Request::read(bytes, transport, self.clients.of(peer)) {
             Ok(Some(request)) => request,
             Ok(None) => return Step::Drop,
             Err(reply) => return Step::Reply(reply),
@@ -69,6 +72,12 @@ impl Responder {
             return Step::Reply(request.code(ResponseCode::Refused));
         }
         if !self.zone.is_ours(name) {
+            // As resolvers of others do. An unknown is not an absence: that one asks again.
+            match request.client {
+                Client::Known => {}
+                Client::Stranger => return Step::Reply(request.code(ResponseCode::Refused)),
+                Client::Unknown => return Step::Reply(request.code(ResponseCode::ServFail)),
+            }
             let target = name.clone();
             return Step::Ask(Box::new(Pending { request, answers: Vec::new(), target }));
         }
@@ -82,6 +91,8 @@ impl Responder {
                 // Aliases that end nowhere.
                 Step::Reply(request.code(ResponseCode::ServFail))
             }
+            // The alias is the cluster's own word, and all that others get of it.
+            End::Elsewhere(_) if request.client != Client::Known => Step::Reply(self.reply(&request, answer)),
             End::Elsewhere(target) => {
                 Step::Ask(Box::new(Pending { request, answers: answer.answers, target }))
             }
@@ -172,7 +183,7 @@ enum ReplyError {
 
 impl Request {
     /// None for what is no question; `Err` is the reply to what cannot be read.
-    fn read(bytes: &[u8], transport: Transport) -> Result<Option<Self>, Vec<u8>> {
+    fn read(bytes: &[u8], transport: Transport, client: Client) -> Result<Option<Self>, Vec<u8>> {
         let Some(header) = bytes.get(..wire::HEADER) else { return Ok(None) };
         // A reply to a reply could go on for ever.
         if header[2] & 0x80 != 0 {
@@ -194,7 +205,7 @@ impl Request {
                     (Transport::Udp, None) => PLAIN_BYTES,
                     (Transport::Udp, Some(edns)) => edns.max_payload().clamp(PLAIN_BYTES, MAX_UDP_BYTES),
                 };
-                Ok(Some(Self { asked, limit }))
+                Ok(Some(Self { asked, limit, client }))
             }
             Ok(_) | Err(_) => Err(code(OpCode::Query, ResponseCode::FormErr)),
         }
@@ -219,7 +230,7 @@ impl Request {
         let asked = &self.asked.metadata;
         let mut message = Message::new(asked.id, MessageType::Response, OpCode::Query);
         message.metadata.recursion_desired = asked.recursion_desired;
-        message.metadata.recursion_available = true;
+        message.metadata.recursion_available = self.client == Client::Known;
         message.metadata.checking_disabled = asked.checking_disabled;
         message.metadata.response_code = code;
         message.queries.clone_from(&self.asked.queries);

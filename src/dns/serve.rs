@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
@@ -116,7 +116,7 @@ impl Datagrams {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             };
-            match begin(&self.responder, &buffer[..length], Transport::Udp) {
+            match begin(&self.responder, &buffer[..length], Transport::Udp, peer.ip()) {
                 Step::Drop => {}
                 Step::Reply(reply) => send(&self.socket, &reply, peer).await,
                 Step::Ask(pending) => self.ask(*pending, peer),
@@ -150,12 +150,13 @@ async fn send(socket: &UdpSocket, reply: &[u8], peer: SocketAddr) {
 /// One question after another, as they come.
 async fn serve_connection(mut stream: TcpStream, responder: &Responder, scope: &Scope) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let peer = stream.peer_addr()?.ip();
     let mut message = Vec::new();
     loop {
         let length = timeout(IDLE, stream.read_u16()).await??;
         message.resize(usize::from(length), 0);
         timeout(IDLE, stream.read_exact(&mut message)).await??;
-        let reply = match begin(responder, &message, Transport::Tcp) {
+        let reply = match begin(responder, &message, Transport::Tcp, peer) {
             Step::Drop => return Ok(()),
             Step::Reply(reply) => reply,
             Step::Ask(pending) => finish(responder, *pending, scope).await,
@@ -170,8 +171,8 @@ async fn serve_connection(mut stream: TcpStream, responder: &Responder, scope: &
 }
 
 /// A panic over one question is that question's alone.
-fn begin(responder: &Responder, bytes: &[u8], transport: Transport) -> Step {
-    catch_unwind(AssertUnwindSafe(|| responder.begin(bytes, transport))).unwrap_or_else(|_| {
+fn begin(responder: &Responder, bytes: &[u8], transport: Transport, peer: IpAddr) -> Step {
+    catch_unwind(AssertUnwindSafe(|| responder.begin(bytes, transport, peer))).unwrap_or_else(|_| {
         error!("a question could not be answered: panicked");
         Step::Drop
     })

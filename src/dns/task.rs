@@ -15,6 +15,7 @@ use lifecycle::Scope;
 use tracing::info;
 
 use crate::{
+    clients::Clients,
     forward::{Forwarder, Settings},
     observe::Objects,
     publish::{self, Published},
@@ -35,6 +36,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The ranges of pods and Services: their addresses have names here, or none.
     pub ranges: Vec<IpNet>,
+    /// Besides the cluster's own, for whom other names are asked for.
+    pub clients: Vec<IpNet>,
     /// Names the resolvers that everything else is asked of.
     pub resolv_conf: PathBuf,
     /// The Service's address, which pods' resolv.conf names.
@@ -78,8 +81,13 @@ pub async fn run(config: Config, client: Client, cache: &Cache, scope: Scope) ->
         ourselves: vec![address, SocketAddr::new(config.cluster_ip, DNS_PORT)],
     };
     let objects = Objects::new(cache);
-    let responder =
-        Arc::new(Responder { zone, objects: objects.clone(), forwarder: Arc::new(Forwarder::new(settings)) });
+    let ranges = [config.ranges, config.clients].concat();
+    let responder = Arc::new(Responder {
+        zone,
+        objects: objects.clone(),
+        forwarder: Arc::new(Forwarder::new(settings)),
+        clients: Clients::new(ranges, cache),
+    });
     info!(%address, domain = config.domain, "DNS listens");
 
     let wanted = Published { cluster_ip: config.cluster_ip, address: address.ip(), port: address.port() };

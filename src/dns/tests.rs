@@ -19,6 +19,8 @@ use hickory_proto::{
 };
 use http::{Request, Response};
 use http_body_util::Full;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
 use lifecycle::Scope;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,9 +30,10 @@ use tokio::{
 };
 
 use crate::{
+    clients::Clients,
     forward::{Forwarder, Settings},
     observe::Objects,
-    respond::Responder,
+    respond::{Responder, Step, Transport},
     serve::{self, Sockets},
     zone::Zone,
 };
@@ -41,6 +44,9 @@ fn objects(path: &str) -> Vec<Value> {
     let service =
         |name: &str, spec: Value| json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec});
     match path.rsplit('/').next() {
+        Some("nodes") => vec![json!({"metadata": {"name": "n1"}, "status": {"addresses": [
+            {"type": "InternalIP", "address": "192.0.2.5"}, {"type": "ExternalIP", "address": "192.0.2.5"},
+            {"type": "Hostname", "address": "n1"}]}})],
         Some("namespaces") => vec![json!({"metadata": {"name": "default"}})],
         Some("services") => vec![
             service("web", json!({"clusterIP": "10.96.0.9", "ports": [{"name": "http", "port": 80}]})),
@@ -76,6 +82,7 @@ fn cache(ready: bool, scope: &Scope) -> Cache {
 
 struct Server {
     address: SocketAddr,
+    responder: Arc<Responder>,
     scope: Scope,
     files: TempDir,
 }
@@ -88,21 +95,25 @@ impl Server {
 
     async fn start_on(sockets: Sockets, ready: bool, port: u16, resolvers: &[&str]) -> Self {
         let (scope, files) = (Scope::root("test"), TempDir::new().unwrap());
-        let objects = Objects::new(&cache(ready, &scope));
+        let cache = cache(ready, &scope);
+        let objects = Objects::new(&cache);
         if ready {
+            let nodes = cache.store::<Node>();
             tokio::time::timeout(DEADLINE, objects.wait_synced()).await.unwrap();
+            tokio::time::timeout(DEADLINE, nodes.wait_synced()).await.unwrap();
         }
         let resolv_conf = files.path().join("resolv.conf");
         write(&resolv_conf, resolvers);
-        let ranges = vec!["10.96.0.0/16".parse().unwrap(), "10.244.0.0/16".parse().unwrap()];
-        let responder = Responder {
-            zone: Zone::new("cluster.local", ranges, 30, 1).unwrap(),
+        let ranges: Vec<IpNet> = vec!["10.96.0.0/16".parse().unwrap(), "10.244.0.0/16".parse().unwrap()];
+        let responder = Arc::new(Responder {
+            zone: Zone::new("cluster.local", ranges.clone(), 30, 1).unwrap(),
             objects,
             forwarder: Arc::new(Forwarder::new(Settings { resolv_conf, port, ourselves: Vec::new() })),
-        };
+            clients: Clients::new(ranges, &cache),
+        });
         let address = sockets.address().unwrap();
-        scope.spawn("dns", serve::run(sockets, Arc::new(responder), scope.clone()));
-        Self { address, scope, files }
+        scope.spawn("dns", serve::run(sockets, Arc::clone(&responder), scope.clone()));
+        Self { address, responder, scope, files }
     }
 
     async fn udp(&self, question: &[u8]) -> Vec<u8> {
@@ -308,6 +319,45 @@ async fn before_the_cluster_is_known_its_names_are_not_denied() {
     assert_eq!(data(&server.ask("example.com.", RecordType::A).await), ["192.0.2.80"]);
     server.stop().await;
     resolver.scope.close(DEADLINE).await;
+}
+
+#[tokio::test]
+async fn other_names_are_asked_for_whoever_belongs_to_the_cluster_and_for_nobody_else() {
+    let told = |server: &Server, name: &str, peer: &str| {
+        let question = question(name, RecordType::A, None);
+        match server.responder.begin(&question, Transport::Udp, peer.parse().unwrap()) {
+            Step::Ask(_) => "asked".to_owned(),
+            Step::Drop => "dropped".to_owned(),
+            Step::Reply(reply) => {
+                let reply = Message::from_vec(&reply).unwrap();
+                format!(
+                    "{} {:?} {}",
+                    reply.metadata.response_code,
+                    data(&reply),
+                    reply.metadata.recursion_available
+                )
+            }
+        }
+    };
+    let server = Server::start(true, 53, &[]).await;
+    // Loopback, a pod, a node (as the masqueraded packet of a pod), each also as IPv6 writes it.
+    for peer in ["127.0.0.1", "::1", "10.244.3.9", "::ffff:10.244.3.9", "192.0.2.5", "::ffff:192.0.2.5"] {
+        assert_eq!(told(&server, "example.com.", peer), "asked", "{peer}");
+        assert_eq!(told(&server, "out.default.svc.cluster.local.", peer), "asked", "{peer}");
+    }
+    let stranger = "198.51.100.9";
+    assert_eq!(told(&server, "example.com.", stranger), "Query Refused [] false");
+    assert_eq!(told(&server, "web.default.svc.cluster.local.", stranger), "No Error [\"10.96.0.9\"] false");
+    assert_eq!(
+        told(&server, "out.default.svc.cluster.local.", stranger),
+        "No Error [\"www.example.com.\"] false",
+        "the alias is the cluster's, and what it leads to is not"
+    );
+    server.stop().await;
+    let early = Server::start(false, 53, &[]).await;
+    assert_eq!(told(&early, "example.com.", "192.0.2.5"), "Server Failure [] false", "it may be a node");
+    assert_eq!(told(&early, "example.com.", "10.244.3.9"), "asked");
+    early.stop().await;
 }
 
 #[tokio::test]

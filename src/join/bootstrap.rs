@@ -14,7 +14,8 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use crate::{
-    files::{FilesError, link_dated, write_all},
+    files::{FilesError, link_dated, make_parent},
+    pending::Pending,
     request::{Ask, RequestError, obtain},
 };
 
@@ -125,11 +126,16 @@ fn unusable(kubeconfig: &Path, now: Timestamp) -> Option<Unusable> {
     }
 }
 
-/// Makes sure that the kubeconfig can be used. A server that does not answer is waited for.
+/// Makes sure that the kubeconfig can be used. A server that does not answer is waited for, and so is an approval, of which
+/// `told` hears the request's name.
 ///
 /// # Errors
 /// When the server refuses, or a file cannot be read or written.
-pub async fn bootstrap(wanted: &Bootstrap, scope: &Scope) -> Result<Outcome, BootstrapError> {
+pub async fn bootstrap(
+    wanted: &Bootstrap,
+    scope: &Scope,
+    told: impl Fn(&str),
+) -> Result<Outcome, BootstrapError> {
     let Some(why) = unusable(&wanted.kubeconfig, Timestamp::now()) else { return Ok(Outcome::NotNeeded) };
     let endpoint = Kubeconfig::load(&wanted.by).and_then(|file| file.endpoint(None)).map_err(|source| {
         let (kubeconfig, by) = (wanted.kubeconfig.clone(), wanted.by.clone());
@@ -142,16 +148,19 @@ pub async fn bootstrap(wanted: &Bootstrap, scope: &Scope) -> Result<Outcome, Boo
     let connection = scope.child("bootstrap");
     let (client, _reconnect) = client::connect(endpoint.clone(), &connection)
         .map_err(|source| BootstrapError::Connect { by: wanted.by.clone(), source })?;
+    let file = wanted.certificate_dir.join(CLIENT);
     let ask = Ask {
         profile: Profile::KubeletClient { node: wanted.node_name.clone() },
         prefix: "node-csr-",
         expiration_seconds: wanted.expiration_seconds,
         patience: None,
+        pending: Pending::beside(&file),
     };
     let mut failures = 0;
     let issued = loop {
         let told = |name: &str| {
-            info!(csr = name, "a signing request waits for its approval: kubectl certificate approve {name}")
+            info!(csr = name, "a signing request waits for its approval: kubectl certificate approve {name}");
+            told(name);
         };
         let asked = tokio::select! {
             () = scope.cancelled() => return Ok(Outcome::Stopped),
@@ -160,21 +169,23 @@ pub async fn bootstrap(wanted: &Bootstrap, scope: &Scope) -> Result<Outcome, Boo
         let error = match asked {
             Ok(issued) => break issued,
             Err(error) if error.kind() == Some(ErrorKind::Unavailable) => error,
+            // Upstream's control plane removes what nobody approved within a day.
+            Err(error @ RequestError::Gone { .. }) => error,
             Err(source) => {
                 let (by, name) = (wanted.by.clone(), wanted.node_name.clone());
                 return Err(BootstrapError::Request { by, name, source });
             }
         };
         failures += 1;
-        warn!(error = &error as &dyn std::error::Error, "the API server does not answer; asking again");
+        warn!(error = &error as &dyn std::error::Error, "no client certificate yet; asking again");
         tokio::select! {
             () = scope.cancelled() => return Ok(Outcome::Stopped),
             () = tokio::time::sleep(RETRY.delay(failures)) => {}
         }
     };
     connection.close(Duration::from_secs(1)).await;
-    let file = wanted.certificate_dir.join(CLIENT);
     write(&wanted.kubeconfig, &file, &endpoint, &issued)?;
+    ask.pending.forget();
     info!(node = wanted.node_name, not_after = %issued.certificate.not_after, "there is a client certificate");
     Ok(Outcome::Done)
 }
@@ -183,7 +194,9 @@ pub async fn bootstrap(wanted: &Bootstrap, scope: &Scope) -> Result<Outcome, Boo
 fn write(kubeconfig: &Path, file: &Path, endpoint: &Endpoint, issued: &Issued) -> Result<(), FilesError> {
     link_dated(file, issued.to_pem().as_bytes(), Timestamp::now())
         .map_err(|source| FilesError::Write { path: file.to_owned(), source })?;
-    write_all(&[(kubeconfig, naming(endpoint, file).as_bytes())])
+    make_parent(kubeconfig)
+        .and_then(|()| pki::write_atomically(kubeconfig, naming(endpoint, file).as_bytes(), 0o600))
+        .map_err(|source| FilesError::Write { path: kubeconfig.to_owned(), source })
 }
 
 /// A kubeconfig to the same cluster, with the certificate of a file that renewals replace.
@@ -275,7 +288,7 @@ current-context: x
             certificate_dir: dir.path().into(),
             expiration_seconds: None,
         };
-        let error = bootstrap(&wanted, &Scope::root("test")).await.unwrap_err().to_string();
+        let error = bootstrap(&wanted, &Scope::root("test"), |_| {}).await.unwrap_err().to_string();
         assert!(error.contains("kubelet.conf cannot be used (it is not there)"), "{error}");
         assert!(error.contains("bootstrap.conf"), "{error}");
     }

@@ -10,6 +10,7 @@ use pki::{Issued, Profile};
 
 use crate::{
     discovery::Discovered,
+    pending::Pending,
     request::{Ask, RequestError, obtain},
     trust::is_alive,
 };
@@ -39,7 +40,8 @@ pub enum EnrollError {
     Request(#[source] RequestError),
 }
 
-/// A client certificate for the node `name`. `told` hears the name of a request that waits for somebody's approval.
+/// A client certificate for the node `name`, with the key that is `pending`: what waits for somebody's approval, of which
+/// `told` hears the name, is found again by the next time.
 ///
 /// # Errors
 /// When the name is a living node's, or no certificate is given.
@@ -47,6 +49,7 @@ pub async fn enroll(
     cluster: &Discovered,
     name: &str,
     expiration_seconds: Option<i32>,
+    pending: &Pending,
     told: impl Fn(&str),
 ) -> Result<Issued, EnrollError> {
     if lives(cluster, name).await? {
@@ -57,6 +60,7 @@ pub async fn enroll(
         prefix: "node-csr-",
         expiration_seconds,
         patience: Some(PATIENCE),
+        pending: pending.clone(),
     };
     obtain(&cluster.client, &ask, told).await.map_err(|error| match error.kind() {
         Some(ErrorKind::Forbidden) => EnrollError::Forbidden(error),

@@ -2,8 +2,8 @@
 
 use std::{
     fs, io,
-    io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    net::IpAddr,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use pki::{Issued, PairError};
 use serde_json::json;
 
-use crate::address::ServerAddress;
+use crate::{address::ServerAddress, pending::Pending};
 
 const NODE_USER: &str = "system:node:";
 
@@ -25,6 +25,8 @@ pub struct Paths {
     pub joined: PathBuf,
     pub client: PathBuf,
     pub serving: PathBuf,
+    /// By which of its addresses this machine reached the server: [`keep_address`].
+    pub address: PathBuf,
 }
 
 /// As whom this machine has joined.
@@ -56,9 +58,25 @@ pub enum FilesError {
     },
     #[error("{} is the certificate of {name:?}, not of a node; `coracle reset --yes` and join again", path.display())]
     NoNode { path: PathBuf, name: String },
-    #[error("write {}; the disk may be full or read-only, and nothing was changed", path.display())]
+    #[error("write {}; the disk may be full or read-only", path.display())]
     Write {
         path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("write {}; the disk may be full or read-only, and everything is as it was before", path.display())]
+    NotJoined {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "write {}, and put {} back in its place: this machine is no member now; see that the disk is writable, then join again",
+        path.display(), aside.display()
+    )]
+    NotPutBack {
+        path: PathBuf,
+        aside: PathBuf,
         #[source]
         source: io::Error,
     },
@@ -84,7 +102,14 @@ impl Paths {
             joined: state_dir.join("joined.yaml"),
             client: pki.join("kubelet-client-current.pem"),
             serving: pki.join("kubelet-server-current.pem"),
+            address: state_dir.join("node-address"),
         }
+    }
+
+    /// Whether this machine has joined, by whatever certificate: the other files mean nothing alone.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        self.kubeconfig.exists()
     }
 
     /// As whom this machine has joined, if it has.
@@ -92,7 +117,7 @@ impl Paths {
     /// # Errors
     /// When the files cannot be read, or are not those of a node.
     pub fn member(&self) -> Result<Option<Member>, FilesError> {
-        if !self.kubeconfig.exists() {
+        if !self.is_member() {
             return Ok(None);
         }
         let Some(issued) = read_pair(&self.client).map_err(FilesError::of_member)? else { return Ok(None) };
@@ -103,10 +128,10 @@ impl Paths {
         Ok(Some(Member { node_name: node.to_owned(), not_after: issued.certificate.not_after }))
     }
 
-    /// Makes this machine a member, wholly or not at all.
+    /// Makes this machine a member, wholly or not at all, and forgets the key that was asked with.
     ///
     /// # Errors
-    /// Which file cannot be written. Then everything is as it was.
+    /// Which file cannot be written, and whether everything is as it was.
     pub fn write(
         &self,
         server: &ServerAddress,
@@ -115,12 +140,31 @@ impl Paths {
         joined: &str,
     ) -> Result<(), FilesError> {
         let kubeconfig = kubeconfig(server, authority_pem, &client.certificate.common_name);
-        write_all(&[
-            (&self.client, client.to_pem().as_bytes()),
-            (&self.joined, joined.as_bytes()),
-            (&self.kubeconfig, kubeconfig.as_bytes()),
-        ])
+        let files = [
+            (self.client.as_path(), client.to_pem()),
+            (&self.joined, joined.to_owned()),
+            (&self.kubeconfig, kubeconfig),
+        ];
+        replace_all(&files)?;
+        Pending::beside(&self.client).forget();
+        Ok(())
     }
+}
+
+/// Keeps by which address this machine reached the server, for a time at which nobody can tell.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn keep_address(path: &Path, ip: IpAddr) -> Result<(), FilesError> {
+    make_parent(path)
+        .and_then(|()| pki::write_atomically(path, format!("{ip}\n").as_bytes(), 0o600))
+        .map_err(|source| FilesError::Write { path: path.to_owned(), source })
+}
+
+/// What [`keep_address`] kept; what cannot be read is not known.
+#[must_use]
+pub fn kept_address(path: &Path) -> Option<IpAddr> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// A certificate and its key from one file; none if the file is not there.
@@ -142,8 +186,8 @@ pub(crate) fn replace_current(path: &Path, pem: &[u8], now: Timestamp) -> io::Re
 
 /// Writes a file with a date in its name beside `path`, and makes `path` a link to it.
 pub(crate) fn link_dated(path: &Path, pem: &[u8], now: Timestamp) -> io::Result<()> {
+    make_parent(path)?;
     let parent = path.parent().unwrap_or(Path::new("/"));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let dated = name.replace("current", &now.strftime("%Y-%m-%d-%H-%M-%S").to_string());
     if dated == name {
@@ -151,14 +195,14 @@ pub(crate) fn link_dated(path: &Path, pem: &[u8], now: Timestamp) -> io::Result<
     }
     pki::write_atomically(&parent.join(&dated), pem, 0o600)?;
     // Beside its place first: the name leads to a whole file at every moment.
-    let beside = with_suffix(path);
+    let beside = with_suffix(path, ".new");
     match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     std::os::unix::fs::symlink(&dated, &beside)?;
     fs::rename(&beside, path)?;
-    fs::File::open(parent)?.sync_all()
+    sync_parent(path)
 }
 
 /// Takes a certificate over from a kubeconfig that holds it itself, to a file where it can be renewed; what is there
@@ -181,42 +225,72 @@ pub fn adopt(path: &Path, certificate: &[u8], key: &[u8], now: Timestamp) -> Res
     Ok(given)
 }
 
-/// Writes every file beside its place, and moves them there only once all are whole.
-pub(crate) fn write_all(files: &[(&Path, &[u8])]) -> Result<(), FilesError> {
-    let mut beside: Vec<PathBuf> = Vec::new();
-    let written = files.iter().try_for_each(|(path, bytes)| {
-        let new = with_suffix(path);
-        beside.push(new.clone());
-        let write = || -> io::Result<()> {
-            let parent = path.parent().unwrap_or(Path::new("/"));
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-            let mut file =
-                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(bytes)?;
-            file.sync_all()
-        };
-        write().map_err(|source| FilesError::Write { path: (*path).to_owned(), source })
-    });
-    let moved = written.and_then(|()| {
-        files.iter().zip(&beside).try_for_each(|((path, _), new)| {
-            let parent = path.parent().unwrap_or(Path::new("/"));
-            fs::rename(new, path)
-                .and_then(|()| fs::File::open(parent)?.sync_all())
-                .map_err(|source| FilesError::Write { path: (*path).to_owned(), source })
+/// Replaces files of which the last one makes the others count. It is the first one that is set aside: a machine that stops
+/// in between finds it not there.
+fn replace_all(files: &[(&Path, String)]) -> Result<(), FilesError> {
+    let (mut aside, mut begun): (Vec<&Path>, Vec<&Path>) = (Vec::new(), Vec::new());
+    let replaced = set_aside(files, &mut aside).and_then(|()| {
+        files.iter().try_for_each(|(path, text)| {
+            begun.push(path);
+            make_parent(path)
+                .and_then(|()| pki::write_atomically(path, text.as_bytes(), 0o600))
+                .map_err(|source| (path.to_path_buf(), source))
         })
     });
-    if moved.is_err() {
-        // The last of them makes the membership, and it is not there: the others mean nothing.
-        for new in &beside {
-            drop(fs::remove_file(new));
+    let Err((path, source)) = replaced else {
+        // Also those of a time that was cut off.
+        for (path, _) in files {
+            drop(fs::remove_file(with_suffix(path, ".old")));
+        }
+        return Ok(());
+    };
+    // The last one first, and then back the way they came: at no time does it stand beside another's files.
+    for new in begun.into_iter().rev() {
+        drop(fs::remove_file(new));
+        drop(fs::remove_file(with_suffix(new, ".new")));
+    }
+    for old in aside.iter().rev() {
+        let beside = with_suffix(old, ".old");
+        if fs::rename(&beside, old).is_err() {
+            return Err(FilesError::NotPutBack { path, aside: beside, source });
         }
     }
-    moved
+    Err(FilesError::NotJoined { path, source })
 }
 
-fn with_suffix(path: &Path) -> PathBuf {
+/// `aside` is told of each that was there, in the order in which they went.
+fn set_aside<'a>(
+    files: &[(&'a Path, String)],
+    aside: &mut Vec<&'a Path>,
+) -> Result<(), (PathBuf, io::Error)> {
+    for (path, _) in files.iter().rev() {
+        match fs::rename(path, with_suffix(path, ".old")) {
+            Ok(()) => aside.push(path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err((path.to_path_buf(), source)),
+        }
+        sync_parent(path).map_err(|source| (path.to_path_buf(), source))?;
+    }
+    Ok(())
+}
+
+/// Makes the folder of a file, for its owner alone.
+pub(crate) fn make_parent(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// What was renamed stays so after a power cut. A folder that is not there has nothing to keep.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match fs::File::open(path.parent().unwrap_or(Path::new("/"))) {
+        Ok(folder) => folder.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(suffix);
     name.into()
 }
 
@@ -324,12 +398,52 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let paths = Paths::of(state.path());
         // The last file cannot be written: its name is a directory's.
-        fs::create_dir_all(with_suffix(&paths.kubeconfig)).unwrap();
+        fs::create_dir_all(with_suffix(&paths.kubeconfig, ".new")).unwrap();
         let error = paths.write(&server(), b"CA", &issued(), "").unwrap_err();
         assert!(error.to_string().contains("node.kubeconfig"), "{error}");
         for path in [&paths.client, &paths.joined, &paths.kubeconfig] {
-            assert!(!path.exists() && (!with_suffix(path).is_file()), "{}", path.display());
+            assert!(!path.exists() && !with_suffix(path, ".new").is_file(), "{}", path.display());
         }
+    }
+
+    #[test]
+    fn a_failure_puts_back_what_was_there_whichever_file_it_is() {
+        for fails in 0..3 {
+            let state = tempfile::tempdir().unwrap();
+            let paths = Paths::of(state.path());
+            let files = [&paths.client, &paths.joined, &paths.kubeconfig];
+            let before = issued();
+            paths.write(&server(), b"CA", &before, "before").unwrap();
+            let texts = || files.map(|path| fs::read_to_string(path).unwrap());
+            let kept = texts();
+            // Not to be written, though all others are.
+            fs::create_dir_all(with_suffix(files[fails], ".new")).unwrap();
+            let error =
+                paths.write(&"192.0.2.9:6443".parse().unwrap(), b"CB", &issued(), "after").unwrap_err();
+            assert!(error.to_string().contains("as it was before"), "{error}");
+            assert_eq!(texts(), kept, "{fails}");
+            assert!(files.iter().all(|path| !with_suffix(path, ".old").exists()), "{fails}");
+            assert_eq!(paths.member().unwrap().unwrap().not_after, before.certificate.not_after);
+        }
+    }
+
+    #[test]
+    fn a_machine_that_stopped_in_between_is_no_member_and_can_join_again() {
+        let state = tempfile::tempdir().unwrap();
+        let paths = Paths::of(state.path());
+        paths.write(&server(), b"CA", &issued(), "before").unwrap();
+        let files: Vec<(&Path, String)> = [&paths.client, &paths.joined, &paths.kubeconfig]
+            .map(|path| (path.as_path(), String::new()))
+            .into();
+        // As far as each of its steps.
+        set_aside(&files[2..], &mut Vec::new()).unwrap();
+        assert!(!paths.is_member() && paths.client.exists());
+        set_aside(&files[..2], &mut Vec::new()).unwrap();
+        fs::write(&paths.client, "another's").unwrap();
+        assert_eq!(paths.member().unwrap(), None);
+        paths.write(&server(), b"CA", &issued(), "after").unwrap();
+        assert_eq!(fs::read_to_string(&paths.joined).unwrap(), "after");
+        assert!(paths.member().unwrap().is_some());
     }
 
     #[test]

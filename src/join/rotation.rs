@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use client::{Client, Reconnect};
+use client::{Client, ErrorKind, Reconnect, kind_of};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -17,13 +17,20 @@ use tracing::{error, info, warn};
 
 use crate::{
     files::{read_pair, replace_current},
+    pending::Pending,
     request::{Ask, obtain},
 };
 
 const RETRY: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(300));
+/// After a certificate that is no better than the one before: the next one will hardly be.
+const IN_VAIN: Backoff = Backoff::doubling(Duration::from_secs(60), Duration::from_secs(600));
+/// So long after a certificate another one is asked for, whatever clocks say.
+const LEAST: Duration = Duration::from_secs(60);
+/// Until the node shows an address: it registers within a second or two, or not for long.
+const UNNAMED: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(30));
 /// A clock that was set, a file that was put back and a node with a new address are noticed at the latest after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
-/// Client certificates are approved by the cluster itself; a request that hangs is made again.
+/// Whoever waits for an approval looks up after this: the certificate may have expired, or the node have other names.
 const PATIENCE: Duration = Duration::from_secs(900);
 
 /// So long is an expired certificate tried on, as upstream: a clock that was wrong may be set.
@@ -122,6 +129,14 @@ impl Schedule {
         let due = rotation_time(certificate, self.jitter);
         Duration::try_from(due.duration_since(now)).unwrap_or_default()
     }
+
+    /// At once where the node has other `names` by now. An unknown is not a change: without names, what is there is used.
+    fn serving_due(&self, certificate: &Certificate, names: Option<&Names>, now: Timestamp) -> Duration {
+        match names {
+            Some(names) if certificate.names != *names => Duration::ZERO,
+            _ => self.due_in(certificate, now),
+        }
+    }
 }
 
 /// Sleeps; false when the scope ends first.
@@ -166,23 +181,49 @@ pub async fn rotate_client(rotation: ClientRotation, scope: Scope) -> Result<(),
             }
             continue;
         }
-        let renewed = tokio::select! {
+        let turn = tokio::select! {
             () = scope.cancelled() => return Ok(()),
-            renewed = renew_client(&rotation) => renewed,
+            turn = renew_client(&rotation) => turn,
         };
-        failures = if renewed { 0 } else { failures + 1 };
-        if !renewed && !wait(&scope, RETRY.delay(failures)).await {
+        let due = |issued: &Issued| schedule.due_in(&issued.certificate, Timestamp::now());
+        if !wait(&scope, pause(turn.as_ref().map(due), &mut failures)).await {
             return Ok(());
         }
     }
 }
 
-async fn renew_client(rotation: &ClientRotation) -> bool {
+/// How long to wait after a request: `due` is when the certificate that came of it is to be replaced, if one did.
+/// `failures` counts those in a row.
+fn pause(due: Option<Duration>, failures: &mut u32) -> Duration {
+    match due {
+        Some(due) if due.is_zero() => {
+            *failures += 1;
+            let pause = IN_VAIN.delay(*failures);
+            warn!(
+                pause_s = pause.as_secs(),
+                "the new certificate is to be replaced at once: this machine's clock may be ahead (`date`; `timedatectl set-ntp \
+                 true`), the cluster's authority near its end, or its signer may give other names than were asked for"
+            );
+            pause
+        }
+        Some(due) => {
+            *failures = 0;
+            due.clamp(LEAST, LOOK_AGAIN)
+        }
+        None => {
+            *failures += 1;
+            RETRY.delay(*failures)
+        }
+    }
+}
+
+async fn renew_client(rotation: &ClientRotation) -> Option<Issued> {
     let ask = Ask {
         profile: Profile::KubeletClient { node: rotation.node_name.clone() },
         prefix: "csr-",
         expiration_seconds: rotation.expiration_seconds,
         patience: Some(PATIENCE),
+        pending: Pending::beside(&rotation.file),
     };
     let issued = match obtain(&rotation.client, &ask, |name| waits(name, "client")).await {
         Ok(issued) => issued,
@@ -191,16 +232,17 @@ async fn renew_client(rotation: &ClientRotation) -> bool {
                 error = &error as &dyn std::error::Error,
                 "the client certificate was not renewed; trying again"
             );
-            return false;
+            return None;
         }
     };
     if let Err(error) = replace_current(&rotation.file, issued.to_pem().as_bytes(), Timestamp::now()) {
         warn!(file = %rotation.file.display(), %error, "the renewed client certificate cannot be written");
-        return false;
+        return None;
     }
+    ask.pending.forget();
     rotation.reconnect.reconnect().await;
     info!(node = rotation.node_name, not_after = %issued.certificate.not_after, "client certificate renewed");
-    true
+    Some(issued)
 }
 
 fn waits(name: &str, what: &'static str) {
@@ -213,12 +255,12 @@ fn waits(name: &str, what: &'static str) {
 
 /// Gets and renews the serving certificate, until `scope` is cancelled.
 pub async fn rotate_serving(rotation: ServingRotation, scope: Scope) {
-    let (schedule, mut failures) = (Schedule::new(), 0);
+    let (schedule, mut failures, mut asker) = (Schedule::new(), 0, Asker::default());
     let mut shown: Option<Vec<u8>> = None;
     loop {
         let names = tokio::select! {
             () = scope.cancelled() => return,
-            names = node_names(&rotation) => names,
+            names = asker.names(&rotation) => names,
         };
         let stored = read_pair(&rotation.file).unwrap_or_else(|error| {
             warn!(
@@ -227,33 +269,33 @@ pub async fn rotate_serving(rotation: ServingRotation, scope: Scope) {
             );
             None
         });
-        let due = match (&stored, &names) {
-            // An unknown is not a change: without names, what is there is used.
-            (Some(issued), None) => schedule.due_in(&issued.certificate, Timestamp::now()),
-            (Some(issued), Some(names)) if issued.certificate.names == *names => {
-                schedule.due_in(&issued.certificate, Timestamp::now())
-            }
-            _ => Duration::ZERO,
-        };
+        let now = Timestamp::now();
+        let due =
+            stored.as_ref().map(|issued| schedule.serving_due(&issued.certificate, names.as_ref(), now));
         if let Some(issued) = &stored
-            && issued.certificate.not_after > Timestamp::now()
+            && issued.certificate.not_after > now
             && shown.as_deref() != Some(&issued.certificate.der)
         {
             show(&rotation, issued);
             shown = Some(issued.certificate.der.to_vec());
         }
-        let pause = match names {
-            Some(names) if due.is_zero() => {
-                let renewed = tokio::select! {
+        let pause = match (due, names) {
+            (Some(due), _) if !due.is_zero() => due.min(LOOK_AGAIN),
+            (_, None) => UNNAMED.delay(asker.in_vain),
+            (_, Some(names)) => {
+                let issued = tokio::select! {
                     () = scope.cancelled() => return,
-                    renewed = renew_serving(&rotation, names) => renewed,
+                    issued = renew_serving(&rotation, names.clone()) => issued,
                 };
-                failures = if renewed { 0 } else { failures + 1 };
-                if renewed { Duration::ZERO } else { RETRY.delay(failures) }
+                if let Some(issued) = &issued {
+                    show(&rotation, issued);
+                    shown = Some(issued.certificate.der.to_vec());
+                }
+                let due = |issued: &Issued| {
+                    schedule.serving_due(&issued.certificate, Some(&names), Timestamp::now())
+                };
+                pause(issued.as_ref().map(due), &mut failures)
             }
-            // Not registered yet, or the API is away.
-            None if due.is_zero() => Duration::from_secs(1),
-            _ => due.min(LOOK_AGAIN),
         };
         if !wait(&scope, pause).await {
             return;
@@ -270,46 +312,176 @@ fn show(rotation: &ServingRotation, issued: &Issued) {
     }
 }
 
-/// Every name and address that the node's object shows; none while it shows no address.
-async fn node_names(rotation: &ServingRotation) -> Option<Names> {
-    let api: Api<Node> = Api::all(rotation.client.clone());
-    let node = api.get(&rotation.node_name).await.ok()?;
-    let mut texts: Vec<String> = node.status?.addresses?.into_iter().map(|address| address.address).collect();
-    if texts.is_empty() {
-        return None;
-    }
-    texts.push(rotation.node_name.clone());
-    Some(Names::from_texts(&texts))
+/// What is known of the node's names.
+enum Known {
+    /// Every name and address that the node's object shows.
+    Names(Names),
+    /// It is not registered, or shows no address yet.
+    NotYet,
+    Unread(kube::Error),
 }
 
-async fn renew_serving(rotation: &ServingRotation, names: Names) -> bool {
+async fn node_names(rotation: &ServingRotation) -> Known {
+    let api: Api<Node> = Api::all(rotation.client.clone());
+    let node = match api.get(&rotation.node_name).await {
+        Ok(node) => node,
+        Err(error) if kind_of(&error) == ErrorKind::NotFound => return Known::NotYet,
+        Err(error) => return Known::Unread(error),
+    };
+    let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
+    if addresses.is_empty() {
+        return Known::NotYet;
+    }
+    let mut texts: Vec<String> = addresses.into_iter().map(|address| address.address).collect();
+    texts.push(rotation.node_name.clone());
+    Known::Names(Names::from_texts(&texts))
+}
+
+/// Asks for the node's names, and says once why they are not to be had.
+#[derive(Default)]
+struct Asker {
+    /// In a row.
+    in_vain: u32,
+    has_told: bool,
+}
+
+impl Asker {
+    async fn names(&mut self, rotation: &ServingRotation) -> Option<Names> {
+        match node_names(rotation).await {
+            Known::Names(names) => {
+                *self = Self::default();
+                return Some(names);
+            }
+            Known::NotYet => {}
+            Known::Unread(error) if kind_of(&error) == ErrorKind::Unavailable || self.has_told => {}
+            Known::Unread(error) => {
+                self.has_told = true;
+                warn!(
+                    node = rotation.node_name,
+                    error = &error as &dyn std::error::Error,
+                    "this node may not read its own object, and asks for no serving certificate without its addresses; \
+                     its user must be that of the node (system:node:NAME)"
+                );
+            }
+        }
+        self.in_vain += 1;
+        None
+    }
+}
+
+async fn renew_serving(rotation: &ServingRotation, names: Names) -> Option<Issued> {
     let ask = Ask {
         profile: Profile::KubeletServing { node: rotation.node_name.clone(), names },
         prefix: "csr-",
         expiration_seconds: rotation.expiration_seconds,
         // Upstream's control plane leaves these to a person, and removes them after a day.
-        patience: None,
+        patience: Some(PATIENCE),
+        pending: Pending::beside(&rotation.file),
     };
     match obtain(&rotation.client, &ask, |name| waits(name, "serving")).await {
-        Ok(issued) => match replace_current(&rotation.file, issued.to_pem().as_bytes(), Timestamp::now()) {
-            Ok(()) => true,
-            Err(error) => {
+        Ok(issued) => {
+            match replace_current(&rotation.file, issued.to_pem().as_bytes(), Timestamp::now()) {
+                Ok(()) => ask.pending.forget(),
                 // Shown nevertheless: without it nobody reads logs on this node.
-                show(rotation, &issued);
-                warn!(file = %rotation.file.display(), %error, "the serving certificate cannot be written");
-                false
+                Err(error) => {
+                    warn!(file = %rotation.file.display(), %error, "the serving certificate cannot be written");
+                }
             }
-        },
+            Some(issued)
+        }
         Err(error) => {
             warn!(error = &error as &dyn std::error::Error, "no serving certificate; trying again");
-            false
+            None
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use client::{Credentials, Endpoint};
+    use serde_json::json;
+
     use super::*;
+    use crate::fake::{Fake, Verdict};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// How many certificates are asked for in an hour.
+    async fn in_an_hour(fake: &Fake, run: impl Future<Output = ()>) -> usize {
+        tokio::select! {
+            () = run => panic!("the rotation ended"),
+            () = tokio::time::sleep(HOUR) => {}
+        }
+        fake.lock().made
+    }
+
+    fn serving(fake: &Fake, dir: &tempfile::TempDir) -> ServingRotation {
+        let profile = Profile::KubeletServing { node: "a".into(), names: Names::from_texts(&["a"]) };
+        let shown = Issued::provisional(&profile, Timestamp::now()).unwrap();
+        ServingRotation {
+            node_name: "a".into(),
+            file: dir.path().join("kubelet-server-current.pem"),
+            client: fake.client(),
+            serving: Serving::new(&shown).unwrap(),
+            expiration_seconds: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_that_is_due_at_once_is_not_asked_for_at_once() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let (dir, scope) = (tempfile::tempdir().unwrap(), Scope::root("test"));
+        // Of its five minutes and ten seconds, five minutes are over: as one by a clock behind ours.
+        let fake = Fake::new(Verdict::Signs { life: Duration::from_secs(10) });
+        let endpoint = Endpoint::new("https://127.0.0.1:1".parse().unwrap(), None, Credentials::None);
+        let rotation = ClientRotation {
+            node_name: "a".into(),
+            file: dir.path().join("kubelet-client-current.pem"),
+            client: fake.client(),
+            reconnect: client::connect(endpoint, &scope).unwrap().1,
+            expiration_seconds: None,
+            recovery: Recovery::Join,
+        };
+        let run = async { rotate_client(rotation, scope.clone()).await.unwrap() };
+        let made = in_an_hour(&fake, run).await;
+        assert!((3..=12).contains(&made), "{made}");
+
+        let fake = Fake::new(Verdict::Signs { life: Duration::from_secs(10) });
+        fake.lock().node = Some(node("192.0.2.7"));
+        let made = in_an_hour(&fake, rotate_serving(serving(&fake, &dir), scope.clone())).await;
+        assert!((3..=12).contains(&made), "{made}");
+    }
+
+    fn node(address: &str) -> serde_json::Value {
+        json!({"metadata": {"name": "a"}, "status": {"addresses": [{"type": "InternalIP", "address": address}]}})
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_good_certificate_is_asked_for_once_and_again_for_another_address() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let (dir, scope) = (tempfile::tempdir().unwrap(), Scope::root("test"));
+        let fake = Fake::new(Verdict::Signs { life: 24 * HOUR });
+        fake.lock().node = Some(node("192.0.2.7"));
+        let rotation = serving(&fake, &dir);
+        let made = in_an_hour(&fake, rotate_serving(rotation.clone(), scope.clone())).await;
+        assert_eq!(made, 1);
+        fake.lock().node = Some(node("192.0.2.8"));
+        let made = in_an_hour(&fake, rotate_serving(rotation.clone(), scope.clone())).await;
+        assert_eq!(made, 2);
+        let stored = read_pair(&rotation.file).unwrap().unwrap();
+        assert_eq!(stored.certificate.names, Names::from_texts(&["a", "192.0.2.8"]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn restarts_while_a_person_is_waited_for_make_no_second_request() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let (dir, scope) = (tempfile::tempdir().unwrap(), Scope::root("test"));
+        let fake = Fake::new(Verdict::Waits);
+        fake.lock().node = Some(node("192.0.2.7"));
+        for _ in 0..3 {
+            assert_eq!(in_an_hour(&fake, rotate_serving(serving(&fake, &dir), scope.clone())).await, 1);
+        }
+    }
 
     #[test]
     fn an_expired_certificate_ends_the_process_only_where_the_next_start_gets_another() {

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use client::{Client, ErrorKind, kind_of};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
@@ -14,11 +13,13 @@ use kube::{
     Api,
     api::{DeleteParams, ListParams, PostParams},
 };
-use pki::{BootstrapError, BootstrapToken, Certificate, KeyHash};
-use serde::Deserialize;
+use pki::{BootstrapError, BootstrapToken, KeyHash};
 use tokio::time::Instant;
 
-use crate::address::{AddressError, ServerAddress};
+use crate::{
+    address::{AddressError, ServerAddress},
+    cluster_info::ClusterInfo,
+};
 
 const NAMESPACE: &str = "kube-system";
 const TYPE: &str = "bootstrap.kubernetes.io/token";
@@ -109,25 +110,6 @@ fn secret(
     }
 }
 
-#[derive(Deserialize)]
-struct Kubeconfig {
-    #[serde(default)]
-    clusters: Vec<NamedCluster>,
-}
-
-#[derive(Deserialize)]
-struct NamedCluster {
-    cluster: Cluster,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Cluster {
-    server: String,
-    #[serde(default)]
-    certificate_authority_data: String,
-}
-
 /// How long the control plane may take to sign by a new token.
 const SIGNING: Duration = Duration::from_secs(5);
 
@@ -157,20 +139,14 @@ pub async fn join_line(client: &Client, token: &BootstrapToken) -> Result<String
 }
 
 fn line(map: &ConfigMap, token: &BootstrapToken) -> Result<String, TokensError> {
-    let no_info = |what| TokensError::NoInfo { what };
-    let text = map.data.as_ref().and_then(|data| data.get("kubeconfig"));
-    let text = text.ok_or_else(|| no_info("no kubeconfig"))?;
-    let config: Kubeconfig = serde_saphyr::from_str(text).map_err(|_| no_info("a wrong kubeconfig"))?;
-    let named = config.clusters.into_iter().next().ok_or_else(|| no_info("no cluster"))?;
-    let server: ServerAddress = named.cluster.server.parse().map_err(TokensError::Address)?;
-    let data: String = named.cluster.certificate_authority_data.split_whitespace().collect();
-    let pem = STANDARD.decode(data).map_err(|_| no_info("an authority that is not base64"))?;
-    let authorities = Certificate::all_from_pem(&pem).unwrap_or_default();
-    let hashes: String =
-        authorities.iter().map(|authority| format!(" --ca-cert-hash {}", KeyHash::of(authority))).collect();
-    if hashes.is_empty() {
-        return Err(no_info("no authority's certificate"));
-    }
+    let info =
+        ClusterInfo::text(map).and_then(ClusterInfo::parse).map_err(|what| TokensError::NoInfo { what })?;
+    let server: ServerAddress = info.server.parse().map_err(TokensError::Address)?;
+    let hashes: String = info
+        .authorities
+        .iter()
+        .map(|authority| format!(" --ca-cert-hash {}", KeyHash::of(authority)))
+        .collect();
     Ok(format!("coracle join {server} --token {}{hashes}", token.reveal()))
 }
 
@@ -258,6 +234,7 @@ pub async fn delete(client: &Client, text: &str) -> Result<String, TokensError> 
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
     use pki::{Authority, Key};
     use proptest::prelude::*;
     use serde_json::json;

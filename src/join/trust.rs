@@ -1,14 +1,14 @@
 //! Every reason not to trust a cluster, or not to join it, judged from what was read.
 #![deny(clippy::disallowed_methods)]
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{ConfigMap, Node},
 };
-use pki::{BootstrapToken, Certificate, KeyHash};
-use serde::Deserialize;
+use pki::{BootstrapToken, KeyHash};
+
+use crate::cluster_info::ClusterInfo;
 
 /// Certificates are valid from five minutes before they are made: a clock further behind than that cannot use them.
 const CLOCKS_MAY_DIFFER: SignedDuration = SignedDuration::from_mins(5);
@@ -45,23 +45,6 @@ pub(crate) struct Trusted {
     pub(crate) authority_pem: Vec<u8>,
 }
 
-#[derive(Deserialize)]
-struct Kubeconfig {
-    #[serde(default)]
-    clusters: Vec<NamedCluster>,
-}
-
-#[derive(Deserialize)]
-struct NamedCluster {
-    cluster: Cluster,
-}
-
-#[derive(Deserialize)]
-struct Cluster {
-    #[serde(rename = "certificate-authority-data", default)]
-    authority: String,
-}
-
 /// Believes `info` if `token` signed it and one of `hashes` is that of an authority in it.
 pub(crate) fn verify(
     server: &str,
@@ -71,21 +54,14 @@ pub(crate) fn verify(
 ) -> Result<Trusted, Distrust> {
     let server = || server.to_owned();
     let unreadable = |what| Distrust::Unreadable { server: server(), what };
-    let entry = |key: &str| info.data.as_ref().and_then(|data| data.get(key));
-    let text = entry("kubeconfig").ok_or_else(|| unreadable("no kubeconfig"))?;
-    let signature = entry(&format!("jws-kubeconfig-{}", token.id()))
-        .ok_or_else(|| Distrust::UnknownToken { server: server(), id: token.id().to_owned() })?;
+    let text = ClusterInfo::text(info).map_err(unreadable)?;
+    let signature = info.data.as_ref().and_then(|data| data.get(&format!("jws-kubeconfig-{}", token.id())));
+    let signature =
+        signature.ok_or_else(|| Distrust::UnknownToken { server: server(), id: token.id().to_owned() })?;
     if !token.has_signed(text.as_bytes(), signature) {
         return Err(Distrust::WrongSecret { server: server(), id: token.id().to_owned() });
     }
-    let config: Kubeconfig = serde_saphyr::from_str(text).map_err(|_| unreadable("a wrong kubeconfig"))?;
-    let data = config.clusters.first().map(|named| named.cluster.authority.as_str()).unwrap_or_default();
-    let data: String = data.split_whitespace().collect();
-    let authority_pem = STANDARD.decode(data).map_err(|_| unreadable("an authority that is not base64"))?;
-    let authorities = Certificate::all_from_pem(&authority_pem)
-        .ok()
-        .filter(|found| !found.is_empty())
-        .ok_or_else(|| unreadable("no authority's certificate"))?;
+    let ClusterInfo { authority_pem, authorities, .. } = ClusterInfo::parse(text).map_err(unreadable)?;
     let found: Vec<KeyHash> = authorities.iter().map(KeyHash::of).collect();
     if !found.iter().any(|hash| hashes.contains(hash)) {
         let wanted = joined(hashes);
@@ -142,7 +118,8 @@ pub fn is_alive(node: &Node, lease: Option<&Lease>, now: Timestamp) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use pki::{Authority, Key};
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use pki::{Authority, Certificate, Key};
     use proptest::prelude::*;
     use serde_json::json;
 

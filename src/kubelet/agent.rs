@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use client::{Selector, Store};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use lifecycle::Scope;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     clock::Clock,
@@ -66,6 +66,8 @@ pub struct Seeds {
     pub facts: watch::Receiver<NodeFacts>,
     /// What was last told of each pod's status.
     pub outbox: Outbox,
+    /// When the agent's loop last turned.
+    pub turns: watch::Receiver<Option<Instant>>,
     pub scope: Scope,
 }
 
@@ -151,6 +153,7 @@ pub async fn run_with<P: PodResources>(
         waker: bells.waker(),
         facts: facts.clone(),
         outbox: outbox.clone(),
+        turns: bells.turns(),
         scope: scope.clone(),
     };
     let (resources, probes) = plant(&seeds);

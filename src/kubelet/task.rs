@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use client::{Changes, ObjectKey};
@@ -45,6 +46,9 @@ pub(super) struct Ending {
     ended: Notify,
 }
 
+/// The loop turns at least this often, so that one that hangs is told from one that has nothing to do.
+const TURN: Duration = Duration::from_secs(60);
+
 type Files = watch::Receiver<Option<Vec<Arc<Pod>>>>;
 type Noticed = watch::Receiver<Option<Arc<Vec<PodSummary>>>>;
 
@@ -69,6 +73,7 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
         let mut changes = self.cluster.as_ref().map(|cluster| cluster.pods.changes());
         let mut node_changes = self.cluster.as_ref().map(|cluster| cluster.node.changes());
         loop {
+            self.bells.turned();
             let (desired, mirrors) = merge::merge(&self.sources(&files));
             let look_again = self.desire(desired);
             self.mirrors.send_if_modified(|plan| std::mem::replace(plan, mirrors) != *plan);
@@ -93,6 +98,8 @@ impl<R: Runtime, P: PodResources> Agent<R, P> {
                 // New pods may fit it now.
                 _ = node_changed => {}
                 () = due => {}
+                // Nothing to do, but to be seen.
+                () = tokio::time::sleep(TURN) => {}
                 () = synced => list = true,
                 Ok(()) = files.changed() => {}
                 Ok(()) = noticed.changed() => list = true,

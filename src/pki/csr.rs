@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
+use ring::digest::{Context, SHA256};
 use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject as _};
 use x509_parser::{
     certification_request::X509CertificationRequest,
@@ -90,6 +91,24 @@ impl Request {
     /// A request by the holder of `key` for a node's certificate, as PEM: what a node agent sends.
     pub fn make(profile: &crate::Profile, key: &crate::Key) -> Result<String, crate::IssueError> {
         crate::authority::make_request(profile, key)
+    }
+
+    /// What tells a request from all others: the key, and what is asked for with it. The same again for the same, which
+    /// the request's own bytes, signed with a random number, are not. 32 hexadecimal digits.
+    pub fn digest(profile: &crate::Profile, key: &crate::Key) -> String {
+        let mut context = Context::new(&SHA256);
+        let mut take = |part: &[u8]| {
+            // With its length: no two lists of parts read alike.
+            context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            context.update(part);
+        };
+        take(&key.public_der());
+        take(profile.file_stem().as_bytes());
+        take(profile.common_name().as_bytes());
+        let names = profile.names();
+        names.dns.iter().for_each(|name| take(name.as_bytes()));
+        names.ips.iter().for_each(|ip| take(ip.to_string().as_bytes()));
+        context.finish().as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -243,6 +262,26 @@ pub(crate) mod tests {
 
     fn node(names: &[&str]) -> Request {
         request("system:node:n1", &["system:nodes"], names)
+    }
+
+    #[test]
+    fn a_request_is_known_again_by_its_key_and_by_what_it_asks_for() {
+        let (key, other) = (Key::generate().unwrap(), Key::generate().unwrap());
+        let client = |node: &str| crate::Profile::KubeletClient { node: node.into() };
+        let serving = |names: &[&str]| {
+            let names = Names::from_texts(names);
+            crate::Profile::KubeletServing { node: "a".into(), names }
+        };
+        let same = Request::digest(&client("a"), &key);
+        assert_eq!(Request::digest(&client("a"), &key), same);
+        assert!(same.len() == 32 && same.bytes().all(|byte| byte.is_ascii_hexdigit()), "{same}");
+        assert_ne!(Request::digest(&client("a"), &other), same);
+        assert_ne!(Request::digest(&client("b"), &key), same);
+        assert_ne!(Request::digest(&serving(&[]), &key), same);
+        assert_ne!(
+            Request::digest(&serving(&["ab", "c"]), &key),
+            Request::digest(&serving(&["a", "bc"]), &key)
+        );
     }
 
     const CLIENT: &[&str] = &["digital signature", "client auth"];

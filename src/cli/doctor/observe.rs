@@ -51,7 +51,8 @@ pub fn observe(questions: &Questions) -> Facts {
         runtime_error: UnixStream::connect(&questions.runtime_socket).err().map(|error| error.to_string()),
         programs: PROGRAMS.into_iter().map(|name| (name, in_path(name))).collect(),
         ports: questions.ports.iter().map(|address| (address.port(), taken(*address))).collect(),
-        running: if questions.thorough { running() } else { None },
+        running: running(),
+        starting: !questions.thorough,
         cgroups: cgroups(),
         overlay: std::fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("\toverlay")),
         netfilter_error: netfilter().err().map(|error| error.to_string()),
@@ -68,12 +69,14 @@ pub fn observe(questions: &Questions) -> Facts {
     }
 }
 
-/// A process that serves as this program does, by its command line.
+/// Another process that serves as this program does, by its command line. One with a network of its own has other ports.
 fn running() -> Option<u32> {
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    let network = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let ours = network("self");
     processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).find(|pid| {
         let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        serves(&command)
+        serves(&command) && *pid != std::process::id() && network(&pid.to_string()) == ours
     })
 }
 

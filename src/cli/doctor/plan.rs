@@ -18,8 +18,10 @@ pub struct Facts {
     pub programs: Vec<(&'static str, bool)>,
     /// Ports that are needed, and the error of binding each.
     pub ports: Vec<(u16, Option<String>)>,
-    /// The process of ours that serves here already, if it was looked for.
+    /// The process of ours that serves here already.
     pub running: Option<u32>,
+    /// Whether another one is about to.
+    pub starting: bool,
     pub cgroups: Cgroups,
     pub overlay: bool,
     /// The error of opening a netfilter socket, if any.
@@ -179,8 +181,15 @@ fn ports(facts: &Facts) -> Outcome {
         let ports: Vec<String> = facts.ports.iter().map(|(port, _)| port.to_string()).collect();
         return well(format!("{} are free", ports.join(", ")));
     }
-    if let Some(pid) = facts.running {
-        return well(format!("in use by coracle itself (process {pid})"));
+    match facts.running {
+        Some(pid) if !facts.starting => return well(format!("in use by coracle itself (process {pid})")),
+        Some(pid) => {
+            return broken(
+                format!("{} in use by coracle itself, which runs already (process {pid})", taken.join(", ")),
+                "`coracle status` tells how it is; stop it before another start (`systemctl stop coracle`, or Ctrl-C where it runs)",
+            );
+        }
+        None => {}
     }
     broken(
         format!("in use: {}", taken.join(", ")),
@@ -254,6 +263,7 @@ mod tests {
             programs: vec![("runc", true)],
             ports: vec![(6443, None)],
             running: None,
+            starting: false,
             cgroups: Cgroups::V2,
             overlay: true,
             netfilter_error: None,
@@ -306,7 +316,12 @@ mod tests {
     fn ports_that_coracle_itself_serves_are_well() {
         let ports = vec![(6443, Some("Address already in use".into()))];
         assert_eq!(broken_names(&Facts { ports: ports.clone(), ..healthy() }), ["ports"]);
-        assert_eq!(broken_names(&Facts { ports, running: Some(7), ..healthy() }), Vec::<&str>::new());
+        let serves = Facts { ports, running: Some(7), ..healthy() };
+        assert_eq!(broken_names(&serves), Vec::<&str>::new());
+        let second = Facts { starting: true, ..serves };
+        assert_eq!(broken_names(&second), ["ports"]);
+        let told = format!("{:?}", examine(&second));
+        assert!(told.contains("which runs already (process 7)") && told.contains("coracle status"), "{told}");
     }
 
     #[test]

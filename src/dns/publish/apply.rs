@@ -25,26 +25,27 @@ pub(super) async fn apply(client: &Client, step: Step) -> Result<(), PublishErro
     match step {
         Step::CreateService(service) => {
             let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
-            unless_settled(services.create(&params, &service).await).map_err(PublishError::CreateService)
+            settle(services.create(&params, &service).await, CREATED).map_err(PublishError::CreateService)
         }
         Step::CreateSlice(slice) => {
-            unless_settled(slices.create(&params, &slice).await).map_err(PublishError::WriteSlice)
+            settle(slices.create(&params, &slice).await, CREATED).map_err(PublishError::WriteSlice)
         }
         Step::ReplaceSlice(slice) => {
-            unless_settled(slices.replace(SLICE, &params, &slice).await).map_err(PublishError::WriteSlice)
+            settle(slices.replace(SLICE, &params, &slice).await, CHANGED).map_err(PublishError::WriteSlice)
         }
-        Step::DeleteSlice => unless_settled(slices.delete(SLICE, &DeleteParams::default()).await)
+        Step::DeleteSlice => settle(slices.delete(SLICE, &DeleteParams::default()).await, CHANGED)
             .map_err(PublishError::DeleteSlice),
     }
 }
 
-/// Somebody was first: the cache will say so, and the next pass sees what is there.
-fn unless_settled<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+/// Somebody was first: the cache will say so, and the next pass sees what is there. What is not found by whoever creates is
+/// the namespace, and no cache of ours tells when it comes.
+const CREATED: &[ErrorKind] = &[ErrorKind::AlreadyExists];
+const CHANGED: &[ErrorKind] = &[ErrorKind::Conflict, ErrorKind::NotFound];
+
+fn settle<T>(result: Result<T, kube::Error>, settled: &[ErrorKind]) -> Result<(), kube::Error> {
     match result {
-        Ok(_) => Ok(()),
-        Err(error) => match kind_of(&error) {
-            ErrorKind::AlreadyExists | ErrorKind::Conflict | ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        },
+        Err(error) if !settled.contains(&kind_of(&error)) => Err(error),
+        _ => Ok(()),
     }
 }

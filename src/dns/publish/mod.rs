@@ -94,3 +94,57 @@ impl Publisher {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    use bytes::Bytes;
+    use http::{Method, Request, Response, StatusCode};
+    use http_body_util::Full;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_that_is_not_there_yet_is_waited_for() {
+        let (scope, tries) = (Scope::root("test"), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&tries);
+        let api = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let count = Arc::clone(&count);
+            async move {
+                if request.uri().query().is_some_and(|query| query.contains("watch=")) {
+                    std::future::pending::<()>().await;
+                }
+                let (status, body) = if *request.method() == Method::POST {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    let refused = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound",
+                        "message": "namespaces \"kube-system\" not found", "code": 404});
+                    (StatusCode::NOT_FOUND, refused)
+                } else {
+                    (StatusCode::OK, json!({"metadata": {"resourceVersion": "1"}, "items": []}))
+                };
+                let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+                *response.status_mut() = status;
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let client = client::from_service(api);
+        let cache = Cache::new(client.clone(), &scope);
+        let wanted =
+            Published { cluster_ip: [10, 96, 0, 10].into(), address: [192, 0, 2, 1].into(), port: 10053 };
+        tokio::select! {
+            () = run(client, &cache, wanted, scope.clone()) => panic!("it ended"),
+            () = tokio::time::sleep(Duration::from_secs(60)) => {}
+        }
+        let tries = tries.load(Ordering::SeqCst);
+        assert!((5..=20).contains(&tries), "{tries}");
+        scope.close(Duration::from_secs(5)).await;
+    }
+}

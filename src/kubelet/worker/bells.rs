@@ -3,10 +3,14 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::ports::Waker;
 use crate::pods::PodUid;
@@ -28,6 +32,7 @@ pub struct Bells {
     bells: Arc<Mutex<BTreeMap<PodUid, Arc<Bell>>>>,
     /// Whose a container or sandbox is, for events that name only its id.
     owners: Arc<Mutex<HashMap<String, PodUid>>>,
+    turned: Arc<watch::Sender<Option<Instant>>>,
 }
 
 impl Bells {
@@ -39,6 +44,22 @@ impl Bells {
                 bell.retry.notify_one();
             }
         })
+    }
+
+    /// When the loop that hands pods to their workers last began a turn, as exact as whether it still turns needs it.
+    pub fn turns(&self) -> watch::Receiver<Option<Instant>> {
+        self.turned.subscribe()
+    }
+
+    pub(crate) fn turned(&self) {
+        let (now, exact) = (Instant::now(), Duration::from_secs(1));
+        self.turned.send_if_modified(|last| {
+            let is_news = last.is_none_or(|last| now.saturating_duration_since(last) >= exact);
+            if is_news {
+                *last = Some(now);
+            }
+            is_news
+        });
     }
 
     /// Of a worker that is about to begin.

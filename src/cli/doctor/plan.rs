@@ -184,8 +184,10 @@ fn ports(facts: &Facts) -> Outcome {
     match facts.running {
         Some(pid) if !facts.starting => return well(format!("in use by coracle itself (process {pid})")),
         Some(pid) => {
+            let busy = facts.ports.iter().filter(|(_, error)| error.is_some());
+            let ports: Vec<String> = busy.map(|(port, _)| port.to_string()).collect();
             return broken(
-                format!("{} in use by coracle itself, which runs already (process {pid})", taken.join(", ")),
+                format!("{} in use by coracle itself, which runs already (process {pid})", ports.join(", ")),
                 "`coracle status` tells how it is; stop it before another start (`systemctl stop coracle`, or Ctrl-C where it runs)",
             );
         }

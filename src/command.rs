@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use join::ServerAddress;
 use pki::{BootstrapToken, KeyHash};
 
+use crate::person::Role;
+
 const EXAMPLES: &str = "\
 Examples:
   coracle up                                    a cluster on this machine
@@ -201,6 +203,9 @@ pub(crate) struct Doctor {
     /// Say only what is not well
     #[arg(long)]
     pub(crate) quiet: bool,
+    /// What the machine is to be; without it, what was installed or joined, or else `up`
+    #[arg(long, value_enum)]
+    pub(crate) role: Option<Role>,
 }
 
 #[derive(Args, Debug)]

@@ -55,14 +55,25 @@ impl Place {
 }
 
 /// # Errors
-/// When the machine has no name.
+/// When the machine has no name, or one that no node can have.
 pub(crate) fn node_name(config: &Config) -> anyhow::Result<String> {
     if let Some(name) = &config.node.name {
         return Ok(name.clone());
     }
-    let name = nix::unistd::gethostname().context("ask for the host name")?;
+    let host = nix::unistd::gethostname().context("ask for the host name")?;
+    node_of_host(&host.to_string_lossy())
+}
+
+fn node_of_host(host: &str) -> anyhow::Result<String> {
     // Node names are lower case (RFC 1123); host names need not be.
-    Ok(name.to_string_lossy().to_lowercase())
+    let name = host.to_lowercase();
+    if api::names::dns1123_subdomain(&name).is_empty() {
+        return Ok(name);
+    }
+    bail!(
+        "the host name {host:?} cannot be a node's: that has lower-case letters, digits, '-' and '.' alone; name the node \
+         (node.name in the configuration, or `coracle join --node-name`) or the machine (`hostnamectl hostname NAME`)"
+    )
 }
 
 fn first_address(range: &IpNet) -> anyhow::Result<IpAddr> {
@@ -197,4 +208,19 @@ pub(crate) fn check_not_running(config: &Config) -> anyhow::Result<()> {
         );
     }
     listen(config).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_becomes_a_nodes_or_is_refused_with_a_mend() {
+        assert_eq!(node_of_host("Web-1.example").unwrap(), "web-1.example");
+        for host in ["my_host", "", "-a"] {
+            let error = node_of_host(host).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("the host name {host:?} cannot be")), "{error}");
+            assert!(error.contains("--node-name"), "{error}");
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, bail};
-use config::Config;
+use config::{Config, ConfigError};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use join::{ClusterFacts, Discovered, Member, Paths, Pending, ServerAddress, tokens};
@@ -43,6 +43,13 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
     match Standing::of(member(&paths)?, &name, &asked.server, Timestamp::now()) {
         Standing::New => {}
         Standing::Same => {
+            if let Some(ip) = asked.node_ip.filter(|ip| config.node.ip != Some(*ip)) {
+                bail!(
+                    "this machine is node {name} of {} already, and keeps its address; to make it {ip}, set node.ip in its \
+                     configuration and start the agent again",
+                    asked.server
+                );
+            }
             println!("this machine is node {name} of {} already; nothing was changed", asked.server);
             return start(asked, config);
         }
@@ -54,6 +61,13 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
              {name:?}",
             asked.server
         ),
+    }
+    if let Some(ip) = asked.node_ip.or(config.node.ip)
+        && (ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || !addresses::is_own(ip))
+    {
+        bail!(
+            "{ip} is no address by which other machines reach this one; `ip -brief address` shows those that it has"
+        );
     }
     // Before the cluster is asked: a machine that cannot run pods would only be half a node.
     if !asked.no_start && !person::machine_is_ready(config, person::Role::Node) {
@@ -76,6 +90,10 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
     })
     .await?;
     let joined = joined_yaml(&name, asked, &cluster.facts);
+    // Every command reads it from here on.
+    Config::parse("joined.yaml", &joined)
+        .map_err(ConfigError::Mistakes)
+        .context("what the cluster says of itself cannot be a configuration")?;
     if !cluster.own_ip.is_loopback() {
         join::keep_address(&paths.address, cluster.own_ip)?;
     }
@@ -87,6 +105,11 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
     );
     scope.close(Duration::from_secs(1)).await;
     start(asked, config)
+}
+
+/// Whether the service manager has this unit of ours.
+pub(crate) fn is_installed(unit: &str) -> bool {
+    UNIT_DIRS.iter().any(|dir| Path::new(dir).join(unit).exists())
 }
 
 /// What this machine is to the cluster that it is to join.
@@ -191,8 +214,7 @@ fn start(asked: &Join, config: &Config) -> anyhow::Result<Next> {
         println!("`coracle node` starts it");
         return Ok(Next::Nothing);
     }
-    let installed = UNIT_DIRS.iter().any(|dir| Path::new(dir).join(UNIT).exists());
-    if !installed || !Path::new("/run/systemd/system").exists() {
+    if !is_installed(UNIT) || !Path::new("/run/systemd/system").exists() {
         if identity::agent_runs(config) {
             println!("its agent runs already: port {} is taken", config.kubelet.port);
             return Ok(Next::Nothing);

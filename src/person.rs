@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::CommandFactory;
+use clap::{CommandFactory, ValueEnum};
 use cli::{apply, doctor, status, why};
 use client::{Client, Kubeconfig};
 use config::{Config, NetworkProvider};
@@ -24,6 +24,7 @@ use lifecycle::Scope;
 use crate::{
     addresses,
     command::{Apply, CommandLine, Common, Connection, Doctor, Status, Why},
+    joining::is_installed,
     load,
 };
 
@@ -70,10 +71,13 @@ pub(crate) async fn why(asked: Why) -> anyhow::Result<()> {
 }
 
 /// What a machine is to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
+    /// A control plane and a node in one process
     Up,
+    /// A control plane alone
     Server,
+    /// A node alone
     Node,
 }
 
@@ -87,10 +91,20 @@ impl Role {
     }
 }
 
+/// What this machine is, by what was installed and joined on it.
+fn role_of(config: &Config) -> Role {
+    if join::Paths::of(&config.state_dir).kubeconfig.exists() || is_installed("coracle-node.service") {
+        Role::Node
+    } else if is_installed("coracle-server.service") {
+        Role::Server
+    } else {
+        Role::Up
+    }
+}
+
 pub(crate) async fn doctor(asked: &Doctor) -> anyhow::Result<ExitCode> {
     let config = load(&asked.common)?;
-    let joined = join::Paths::of(&config.state_dir).kubeconfig.exists();
-    let role = if joined { Role::Node } else { Role::Up };
+    let role = asked.role.unwrap_or_else(|| role_of(&config));
     let mut questions = questions(&config, role);
     questions.thorough = true;
     if role.runs_pods(&config) {

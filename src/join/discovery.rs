@@ -54,8 +54,8 @@ pub enum DiscoverError {
         source: io::Error,
     },
     #[error(
-        "nothing listens on {server}; see that the control plane runs there, and that the port is right \
-         (server.port in its configuration, 6443 without it)"
+        "nothing listens on {server}, or a firewall rejects it; see that the control plane runs there, that the port is right \
+         (server.port in its configuration, 6443 without it), and that firewalls let it through"
     )]
     Refused { server: ServerAddress },
     #[error(

@@ -110,15 +110,8 @@ pub async fn run_with<P: PodResources>(
         let made = tokio::fs::create_dir_all(path).await;
         made.map_err(|source| KubeletError::Directory { path: path.display().to_string(), source })?;
     }
-    let security = SecurityDefaults {
-        seccomp_root: config.root_dir.join("seccomp").display().to_string(),
-        seccomp_default: config.seccomp_default,
-        ..SecurityDefaults::default()
-    };
-    let endpoint = config.runtime_endpoint.clone();
-    let runtime = CriRuntime::new(&endpoint, security)
-        .map_err(|source| KubeletError::Endpoint { endpoint: endpoint.clone(), source })?;
-    let (config, runtime) = (Arc::new(config), Arc::new(runtime));
+    let runtime = Arc::new(container_runtime(&config)?);
+    let config = Arc::new(config);
     let cluster = client.as_ref().map(|client| Cluster::watch(client, &config.node_name, scope));
     let (facts_out, facts) =
         watch::channel(NodeFacts { runtime_name: "containerd".into(), ..NodeFacts::default() });
@@ -176,6 +169,16 @@ pub async fn run_with<P: PodResources>(
     };
     run_pods(parts, scope).await;
     Ok(())
+}
+
+fn container_runtime(config: &KubeletConfig) -> Result<CriRuntime, KubeletError> {
+    let security = SecurityDefaults {
+        seccomp_root: config.root_dir.join("seccomp").display().to_string(),
+        seccomp_default: config.seccomp_default,
+        ..SecurityDefaults::default()
+    };
+    let endpoint = config.runtime_endpoint.clone();
+    CriRuntime::new(&endpoint, security).map_err(|source| KubeletError::Endpoint { endpoint, source })
 }
 
 /// What the pods of a node are run with.

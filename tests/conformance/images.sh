@@ -18,7 +18,7 @@ made_of=$({
 [ -e "$out/made-of-$made_of" ] && exit 0
 echo "Assembling the images (some minutes)"
 mkdir -p "$out/parts"
-rm -f "$out"/made-of-* "$out"/*.tar
+rm -rf "$out"/made-of-* "$out"/*.tar "$out/registry"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # shellcheck source=deploy/pack.sh
@@ -95,7 +95,7 @@ cp "$programs/agnhost" "$work/agnhost/agnhost"
 ln -s agnhost "$work/agnhost/agnhost-2"
 install -m 0644 "$sources"/agnhost/porter/localhost.{crt,key} "$work/agnhost"
 cp base/etc/{passwd,group} "$work/agnhost/etc"
-echo 'user-defined-in-image:x:1000:1000::/home/user-defined-in-image:/bin/sh' >>"$work/agnhost/etc/passwd"
+echo 'user-defined-in-image:x:1000:1000::/:/bin/sh' >>"$work/agnhost/etc/passwd"
 printf 'user-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n' >>"$work/agnhost/etc/group"
 "$here/fake-registry.sh" "$out/pause.tar" "$work/agnhost/var/registry" pause testing
 pack "base:$work/agnhost" "{\"Entrypoint\":[\"/agnhost\"],\"Cmd\":[\"pause\"],$path}" "$out/agnhost.tar" $e2e/agnhost:2.63.0 $e2e/agnhost:2.55

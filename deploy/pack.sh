@@ -1,5 +1,6 @@
 #!/bin/bash
 # Packs folders as OCI archives that `ctr images import` takes. Sourced; the caller has made a folder $work.
+: "${work:?the caller of pack.sh makes a folder}"
 
 # blob FILE: moves a file among the blobs of $work/oci and prints `"digest":"...","size":N`.
 blob() {

@@ -27,8 +27,13 @@ export CARGO_TARGET_DIR=$target
 cache=$(realpath -m "${CONFORMANCE_CACHE:-$target/conformance}")
 tools=$target/tools
 step "Upstream's programs (ten minutes the first time)"
-./tests/upstream.sh "$tools" kubectl agnhost e2e.test ginkgo kube-apiserver kube-controller-manager kube-scheduler \
-  kubelet kube-proxy kubeadm etcd etcdctl regression-issue-74839 sample-apiserver
+# The suite, and what goes into images; then the parts that are upstream's.
+programs=(kubectl e2e.test ginkgo agnhost regression-issue-74839 etcd etcdctl sample-apiserver)
+case ${TARGET:-coracle} in
+upstream | node | proxy) programs+=(kubeadm kube-apiserver kube-controller-manager kube-scheduler) ;;&
+upstream | control-plane | proxy) programs+=(kubelet kube-proxy) ;;
+esac
+./tests/upstream.sh "$tools" "${programs[@]}"
 ./tests/bench/coredns.sh "$tools"
 if [ "${RUNTIME:-}" != debian ]; then
   ./tests/upstream.sh "$cache/runtime" containerd ctr containerd-shim-runc-v2 runc

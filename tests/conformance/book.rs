@@ -1,4 +1,4 @@
-//! The files: what is known of each spec of a target, outside the repository, and what of it is committed.
+//! The files: what is known of each spec of a target, outside the and what of it is committed.
 
 use std::{
     collections::BTreeSet,
@@ -9,11 +9,11 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    hosts::{repository, tool},
+    hosts::tool,
     identity,
     measured::{Build, Ended, Outcome, Store},
     ratchet::{self, limits},
-    render,
+    render, repository,
     results::{Column, Results},
     spec::Suite,
     target::Target,

@@ -16,10 +16,10 @@ use std::{
 
 use crate::{
     hosts::{
-        Host, Link, Started, repository, text, tool,
+        Host, Link, Started, text, tool,
         upstream::{CgroupRoot, ControlPlane, cgroup_root, kubeconfig, program},
     },
-    progress,
+    progress, repository,
     target::{Target, Whose},
 };
 

@@ -5,11 +5,7 @@ use std::{env, fs, process::Command};
 use anyhow::{Context, anyhow, ensure};
 use jiff::Timestamp;
 
-use crate::{
-    hosts::{repository, tool},
-    measured::Build,
-    target::Target,
-};
+use crate::{hosts::tool, measured::Build, repository, target::Target};
 
 pub(crate) fn today() -> String {
     Timestamp::now().strftime("%Y-%m-%d").to_string()

@@ -44,6 +44,11 @@ use target::Target;
 
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
+/// The root of the sources, two folders up.
+pub(crate) fn repository() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
 pub(crate) fn progress(text: &str) {
     eprintln!("[{:>5} s] {text}", STARTED.elapsed().as_secs());
 }

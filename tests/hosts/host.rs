@@ -28,7 +28,7 @@ pub(crate) fn tool(variable: &str) -> PathBuf {
 }
 
 /// The root of this repository, whichever of its packages the hosts are built into.
-pub(crate) fn repository() -> &'static Path {
+fn repository() -> &'static Path {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.ancestors().find(|folder| folder.join("deploy/runtime.sh").exists()).unwrap_or(package)
 }

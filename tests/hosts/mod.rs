@@ -11,5 +11,5 @@ mod host;
 mod link;
 pub(crate) mod upstream;
 
-pub(crate) use host::{Host, Started, repository, text, tool};
+pub(crate) use host::{Host, Started, text, tool};
 pub(crate) use link::Link;

@@ -10,10 +10,15 @@ programs=$(realpath "${1:?usage: tests/conformance/images.sh PROGRAMS_DIR OUT_DI
 out=$(realpath -m "${2:?usage: tests/conformance/images.sh PROGRAMS_DIR OUT_DIR}")
 version=${K8S_VERSION:-1.36.3}
 
+needed=(agnhost regression-issue-74839 etcd etcdctl sample-apiserver coredns)
+for program in "${needed[@]}"; do
+  [ -x "$programs/$program" ] || { echo "$programs holds no $program; tests/upstream.sh and tests/bench/coredns.sh build them" >&2; exit 1; }
+done
+
 # What the archives are made of besides Debian's packages: another script or other programs make others.
 made_of=$({
   cat "$0" "$deploy/pack.sh" "$deploy/pause.c" "$here/fake-registry.sh"
-  for program in agnhost regression-issue-74839 etcd etcdctl sample-apiserver coredns; do readlink "$programs/$program"; done
+  (cd "$programs" && readlink "${needed[@]}")
 } | sha256sum | cut -c1-16)
 [ -e "$out/made-of-$made_of" ] && exit 0
 echo "Assembling the images (some minutes)"

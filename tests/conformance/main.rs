@@ -96,7 +96,11 @@ impl Asked {
             other => bail!("AGAIN is failed or all, not {other:?}"),
         };
         let (wanted, again) = if gate {
-            (Wanted::Names(book::ci()?), Again::All)
+            let names = book::ci()?;
+            if names.is_empty() {
+                bail!("tests/conformance/ci.txt names no tests");
+            }
+            (Wanted::Names(names), Again::All)
         } else if said("TEST").is_empty() {
             (Wanted::matching(&said("FOCUS"), &said("SKIP"))?, again)
         } else {

@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -56,7 +57,11 @@ impl Cluster {
     pub(crate) fn start(target: Target) -> Self {
         let link = Link::new(target.name());
         progress("loading the images");
-        let (a, b) = (Host::on(&link, "a", 1), Host::on(&link, "b", 2));
+        // At the same time: each unpacks more than a gigabyte.
+        let (a, b) = thread::scope(|scope| {
+            let b = scope.spawn(|| Host::on(&link, "b", 2));
+            (Host::on(&link, "a", 1), b.join().unwrap())
+        });
         let mut cluster =
             Self { _programs: Vec::new(), _control_plane: None, b, a, _cgroups: Vec::new(), link };
         progress("starting the registry");
@@ -82,13 +87,6 @@ impl Cluster {
         let mut command = self.link.inside("exec \"$0\" \"$@\"");
         command.arg(program);
         command
-    }
-
-    /// Where that machine's sockets are made.
-    pub(crate) fn client_namespace(&self) -> Option<PathBuf> {
-        let command = self.link.inside("true");
-        let argument = command.get_args().next()?.to_str()?;
-        argument.strip_prefix("--net=").map(PathBuf::from)
     }
 
     /// A registry on the client's machine, as the mirror of the public one.

@@ -7,7 +7,6 @@
 
 mod book;
 mod cluster;
-mod events;
 mod ginkgo_report;
 #[path = "../hosts/mod.rs"]
 #[expect(dead_code, reason = "the system tests ask more of a host")]
@@ -21,6 +20,7 @@ mod ratchet;
 mod render;
 mod results;
 mod spec;
+mod stream;
 mod suite;
 mod target;
 

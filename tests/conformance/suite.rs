@@ -3,10 +3,10 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    io::Read,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::RecvTimeoutError,
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -19,19 +19,20 @@ use nix::{
 
 use crate::{
     cluster::Cluster,
-    events::{Event, Events, TICK},
     ginkgo_report::{self, Told},
     hosts::tool,
     interrupt,
     measured::{Ended, Outcome},
     progress,
     spec::listed,
+    stream::{Event, Stream},
 };
 
 /// One spec sleeps for 22 minutes; after that long without any news there will be none.
 const SILENCE: Duration = Duration::from_secs(30 * 60);
 /// What ginkgo gets to clean up and write its report, once it is asked to end.
 const GRACE: Duration = Duration::from_secs(180);
+const TICK: Duration = Duration::from_millis(200);
 const EVERY: Duration = Duration::from_secs(15);
 
 /// Specs that run together.
@@ -77,9 +78,11 @@ pub(crate) fn run(
         return Ok(());
     }
     fs::create_dir_all(&batch.folder).with_context(|| batch.folder.display().to_string())?;
-    let events = Events::listen(cluster)?;
+    let log = batch.folder.join("suite.log");
     let mut running = Running {
-        child: start(cluster, batch, &events.url)?,
+        child: start(cluster, batch, &log)?,
+        log: File::open(&log).context("follow the suite's log")?,
+        stream: Stream::of(&batch.names),
         batch,
         started: Instant::now(),
         heard: Instant::now(),
@@ -88,7 +91,7 @@ pub(crate) fn run(
         failed: 0,
     };
     progress(&format!("{}: {} specs, {} at once", batch.what, batch.names.len(), batch.processes));
-    let over = running.follow(&events, deadline, keep)?;
+    let over = running.follow(deadline, keep)?;
     running.line();
     let told = report(&batch.folder)?;
     if let Some(told) = &told {
@@ -130,12 +133,12 @@ fn verdict(over: Over, batch: &Batch, done: &BTreeSet<String>, told: &Told) -> a
     }
 }
 
-fn start(cluster: &Cluster, batch: &Batch, url: &str) -> anyhow::Result<Child> {
+fn start(cluster: &Cluster, batch: &Batch, log: &Path) -> anyhow::Result<Child> {
     let tools = tool("CORACLE_UPSTREAM");
-    let log = File::create(batch.folder.join("suite.log"))?;
+    let log = File::create(log)?;
     let mut command = cluster.client(&tools.join("ginkgo"));
     command.arg(format!("--nodes={}", batch.processes));
-    command.args(["--timeout=24h", "--silence-skips", "--no-color", "--poll-progress-after=0"]);
+    command.args(["-v", "--timeout=24h", "--silence-skips", "--no-color", "--poll-progress-after=0"]);
     command.args(batch.names.iter().map(|name| format!("--focus={}$", quoted(name))));
     command.arg(tools.join("e2e.test")).arg("--");
     command.args([
@@ -148,7 +151,6 @@ fn start(cluster: &Cluster, batch: &Batch, url: &str) -> anyhow::Result<Child> {
     command.arg(format!("--kubeconfig={}", cluster.kubeconfig().display()));
     command.arg(format!("--kubectl-path={}", tools.join("kubectl").display()));
     command.arg(format!("--report-dir={}", batch.folder.display()));
-    command.arg(format!("--progress-report-url={url}"));
     command.env("HOME", &batch.folder);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     // Of its own, so that it can be ended with all its processes, and hears of Ctrl-C only from here.
@@ -180,6 +182,9 @@ fn report(folder: &Path) -> anyhow::Result<Option<Told>> {
 /// A suite that runs. It ends with this.
 struct Running<'a> {
     child: Child,
+    /// What it prints, from where it was not read yet.
+    log: File,
+    stream: Stream<'a>,
     batch: &'a Batch,
     started: Instant,
     heard: Instant,
@@ -191,16 +196,16 @@ struct Running<'a> {
 impl Running<'_> {
     fn follow(
         &mut self,
-        events: &Events,
         deadline: Option<Instant>,
         keep: &mut dyn FnMut(&str, Ended) -> anyhow::Result<()>,
     ) -> anyhow::Result<Over> {
         loop {
-            match events.receiver.recv_timeout(TICK) {
-                Ok(event) => self.on(event, keep)?,
-                // Its process may end before its thread has begun to listen.
-                Err(RecvTimeoutError::Disconnected) => thread::sleep(TICK),
-                Err(RecvTimeoutError::Timeout) => {}
+            // Asked before its log is read: what it said last is read too.
+            let ended = self.child.try_wait().context("wait for ginkgo")?.is_some();
+            let mut more = Vec::new();
+            self.log.read_to_end(&mut more).context("follow the suite's log")?;
+            for event in self.stream.on(&more) {
+                self.on(event, keep)?;
             }
             if self.printed.elapsed() > EVERY {
                 self.line();
@@ -211,9 +216,10 @@ impl Running<'_> {
                 Over::OutOfTime
             } else if self.heard.elapsed() > SILENCE {
                 Over::Hung
-            } else if self.ended()?.is_some() {
+            } else if ended {
                 return Ok(Over::ByItself);
             } else {
+                thread::sleep(TICK);
                 continue;
             };
             progress("asking the suite to end");
@@ -228,12 +234,8 @@ impl Running<'_> {
         keep: &mut dyn FnMut(&str, Ended) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         self.heard = Instant::now();
-        let Event { name, passed } = event;
-        if !self.batch.names.contains(&name) {
-            return Ok(());
-        }
-        let outcome = if passed { Outcome::Passed } else { Outcome::Failed };
-        if !passed {
+        let Event { name, outcome } = event;
+        if outcome == Outcome::Failed {
             self.failed += 1;
             progress(&format!("FAILED {name}"));
         }
@@ -252,10 +254,6 @@ impl Running<'_> {
             self.failed,
             all - done
         ));
-    }
-
-    fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
-        self.child.try_wait().context("wait for ginkgo")
     }
 
     /// First as a person would, then with all its processes.

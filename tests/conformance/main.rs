@@ -128,7 +128,8 @@ fn run(asked: &Asked) -> anyhow::Result<bool> {
     ));
     let outcome = if left.is_empty() { Ok(()) } else { measure(asked, &mut book, left) };
     if !asked.gate {
-        println(&book.commit(&all)?);
+        book.commit(&all)?;
+        println(&book.summary(&all)?);
     }
     let failed = book.failed(&wanted)?;
     outcome?;

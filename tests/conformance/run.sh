@@ -8,7 +8,8 @@
 #          TEST='FULL NAME'                this one alone, again
 #          AGAIN=failed                    also what failed at this commit; AGAIN=all: everything anew
 #          PROCS=12 MINUTES=N              how many run at once; when to stop (the next run goes on from there)
-#          RUNTIME=debian                  Debian's containerd and runc instead of 2.4 and 1.5
+#          RUNTIME=debian                  Debian's containerd and runc instead of 2.4 and 1.5; writes nothing into the
+#                                          repository
 #          CORACLE_BIN=FILE CORACLE_COMMIT=COMMIT   a binary that is built already, and of which commit it is
 #          CONFORMANCE_CACHE=FOLDER        where everything that is built, and what is known, is kept
 #        tests/conformance/run.sh ci      what ci.txt names, at most 20 minutes; writes nothing into the repository
@@ -60,6 +61,7 @@ if [ -z "${CORACLE_BIN:-}" ]; then
 fi
 cargo build --locked --package conformance
 mkdir -p "$cache/logs"
+export RUNTIME=${RUNTIME:-}
 export CORACLE_BIN CORACLE_KUBECTL=$tools/kubectl CORACLE_UPSTREAM=$tools CORACLE_IMAGES=$cache/images
 export CORACLE_CONTAINERD_TOML=$cache/containerd.toml CORACLE_KEEP_LOGS=$cache/logs CONFORMANCE_CACHE=$cache
 step "The suite"

@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 
 use crate::measured::Outcome;
 
-/// A spec that has ended.
+/// A spec that has ended; one that failed is told of again when its message is there.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Event {
     pub(crate) name: String,
     pub(crate) outcome: Outcome,
+    /// The first line of why it failed; empty at first.
+    pub(crate) message: String,
 }
 
 /// Follows the lines of a log.
@@ -21,13 +23,15 @@ pub(crate) struct Stream<'a> {
     current: Option<&'a String>,
     /// How one ended whose name may be on the next line.
     pending: Option<Outcome>,
+    /// One that failed and whose message may follow.
+    failed: Option<String>,
     /// A line that has not come to its end.
     rest: Vec<u8>,
 }
 
 impl<'a> Stream<'a> {
     pub(crate) fn of(names: &'a BTreeSet<String>) -> Self {
-        Self { names, current: None, pending: None, rest: Vec::new() }
+        Self { names, current: None, pending: None, failed: None, rest: Vec::new() }
     }
 
     /// What more of the log tells; it may end in the middle of a line.
@@ -46,12 +50,17 @@ impl<'a> Stream<'a> {
         if named.is_some() {
             self.current = named;
         }
-        let ended = self.pending.take().and_then(|outcome| {
-            let name = named.or(self.current)?.clone();
-            Some(Event { name, outcome })
-        });
+        let outcome = self.pending.take();
         self.pending = header(line);
-        ended
+        if let Some(outcome) = outcome {
+            let name = named.or(self.current)?.clone();
+            self.failed = (outcome == Outcome::Failed).then(|| name.clone());
+            return Some(Event { name, outcome, message: String::new() });
+        }
+        // The timeline before it has `[FAILED] in [It] - FILE:LINE`.
+        let message = line.strip_prefix("  [FAILED] ").filter(|message| !message.starts_with("in ["))?;
+        let name = self.failed.take()?;
+        Some(Event { name, outcome: Outcome::Failed, message: message.to_string() })
     }
 
     /// A name at the start of a line, with its labels behind it.
@@ -117,7 +126,7 @@ mod tests {
         let names = names();
         let mut stream = Stream::of(&names);
         let told = chunks.iter().flat_map(|chunk| stream.on(chunk.as_bytes()));
-        told.map(|Event { name, outcome }| (name, outcome)).collect()
+        told.filter(|event| event.message.is_empty()).map(|event| (event.name, event.outcome)).collect()
     }
 
     #[test]
@@ -149,5 +158,19 @@ mod tests {
         let log = "• [INTERRUPTED] [1.2 seconds]\n[sig-apps] Jobs [It] stop\n[SynchronizedBeforeSuite] PASSED [0.5 seconds]\n\
                    [SynchronizedBeforeSuite]\n• [PANICKED!] [1 seconds]\nTOP-LEVEL [AfterEach] [sig-apps] Jobs stop [sig-apps]\n";
         assert_eq!(events(&[log]), [("[sig-apps] Jobs stop".to_string(), Outcome::Failed)]);
+    }
+
+    #[test]
+    fn a_failure_is_told_again_with_its_message() {
+        let log = b"\xe2\x80\xa2 [FAILED] [3 seconds]\n[sig-apps] Jobs [It] stop\n  Timeline >>\n\
+                    \x20 [FAILED] in [It] - /x.go:3 @ 11/29\n  << Timeline\n\n  [FAILED] no such job\n  [FAILED] not twice\n";
+        let names = names();
+        let told = Stream::of(&names).on(log);
+        let expected = ["", "no such job"].map(|message| Event {
+            name: "[sig-apps] Jobs stop".into(),
+            outcome: Outcome::Failed,
+            message: message.into(),
+        });
+        assert_eq!(told, expected);
     }
 }

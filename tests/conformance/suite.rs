@@ -30,8 +30,8 @@ use crate::{
 
 /// One spec sleeps for 22 minutes; after that long without any news there will be none.
 const SILENCE: Duration = Duration::from_secs(30 * 60);
-/// What ginkgo gets to clean up and write its report, once it is asked to end.
-const GRACE: Duration = Duration::from_secs(180);
+/// What ginkgo gets each time it is asked to end.
+const GRACE: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(200);
 const EVERY: Duration = Duration::from_secs(15);
 
@@ -234,12 +234,12 @@ impl Running<'_> {
         keep: &mut dyn FnMut(&str, Ended) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         self.heard = Instant::now();
-        let Event { name, outcome } = event;
-        if outcome == Outcome::Failed {
+        let Event { name, outcome, message } = event;
+        if outcome == Outcome::Failed && !self.done.contains(&name) {
             self.failed += 1;
             progress(&format!("FAILED {name}"));
         }
-        keep(&name, Ended { outcome, message: String::new(), seconds: 0.0 })?;
+        keep(&name, Ended { outcome, message, seconds: 0.0 })?;
         self.done.insert(name);
         Ok(())
     }
@@ -256,17 +256,22 @@ impl Running<'_> {
         ));
     }
 
-    /// First as a person would, then with all its processes.
+    /// Asks as a person would: at first ginkgo cleans up, then it only reports, then it only ends. Then with all its
+    /// processes.
     fn end(&mut self) {
         let leader = Pid::from_raw(self.child.id().cast_signed());
-        kill(leader, Signal::SIGINT).ok();
-        let until = Instant::now() + GRACE;
-        while self.child.try_wait().is_ok_and(|status| status.is_none()) {
-            if Instant::now() > until {
-                kill(Pid::from_raw(-leader.as_raw()), Signal::SIGKILL).ok();
+        for _ in 0..3 {
+            kill(leader, Signal::SIGINT).ok();
+            let until = Instant::now() + GRACE;
+            while Instant::now() < until {
+                if self.child.try_wait().is_ok_and(|status| status.is_some()) {
+                    return;
+                }
+                thread::sleep(TICK);
             }
-            thread::sleep(TICK);
         }
+        kill(Pid::from_raw(-leader.as_raw()), Signal::SIGKILL).ok();
+        drop(self.child.wait());
     }
 }
 

@@ -256,12 +256,11 @@ impl Running<'_> {
         ));
     }
 
-    /// Asks as a person would: at first ginkgo cleans up, then it only reports, then it only ends. Then with all its
-    /// processes.
+    /// Asks as a terminal would, all its processes: at first they clean up, then they only report, then they only end.
     fn end(&mut self) {
-        let leader = Pid::from_raw(self.child.id().cast_signed());
+        let group = Pid::from_raw(-self.child.id().cast_signed());
         for _ in 0..3 {
-            kill(leader, Signal::SIGINT).ok();
+            kill(group, Signal::SIGINT).ok();
             let until = Instant::now() + GRACE;
             while Instant::now() < until {
                 if self.child.try_wait().is_ok_and(|status| status.is_some()) {
@@ -270,7 +269,7 @@ impl Running<'_> {
                 thread::sleep(TICK);
             }
         }
-        kill(Pid::from_raw(-leader.as_raw()), Signal::SIGKILL).ok();
+        kill(group, Signal::SIGKILL).ok();
         drop(self.child.wait());
     }
 }

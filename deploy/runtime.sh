@@ -23,7 +23,7 @@ start() {
     [ -e "$place" ] || echo "$place" >>"$state/places"
   done
   if ! ours; then
-    sed -e "s#@STATE@#$state#g" -e "s#@RUN@#$run#g" "$here/containerd.toml" >"$run/containerd.toml"
+    sed -e "s#@STATE@#$state#g" -e "s#@RUN@#$run#g" "${CORACLE_CONTAINERD_TOML:-$here/containerd.toml}" >"$run/containerd.toml"
     setsid containerd --config "$run/containerd.toml" >>"$state/containerd.log" 2>&1 </dev/null &
     echo $! >"$pidfile"
     for _ in $(seq 1 150); do

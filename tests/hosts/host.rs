@@ -27,8 +27,10 @@ pub(crate) fn tool(variable: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
+/// The root of this repository, whichever of its packages the hosts are built into.
 fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().find(|folder| folder.join("deploy/runtime.sh").exists()).unwrap_or(package)
 }
 
 pub(crate) struct Host {
@@ -133,6 +135,13 @@ impl Host {
         let mut command = self.inside(tool("CORACLE_BIN"));
         command.args(arguments).arg("--config").arg(self.config());
         command
+    }
+
+    /// The line to paste on another machine.
+    pub(crate) fn token(&self) -> String {
+        let output = self.coracle(&["token", "create"]).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8(output.stdout).unwrap().trim().to_string()
     }
 
     /// This binary called by another name, such as upstream's `kubelet`.

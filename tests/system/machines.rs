@@ -61,13 +61,6 @@ fn a_machine_joins_by_the_printed_line_and_the_cluster_spans_both() {
 }
 
 impl Host {
-    /// The line to paste on another machine.
-    pub(crate) fn token(&self) -> String {
-        let output = self.coracle(&["token", "create"]).output().unwrap();
-        assert!(output.status.success(), "{}", text(&output));
-        String::from_utf8(output.stdout).unwrap().trim().to_string()
-    }
-
     fn containers_of(&self, pod: &str) -> String {
         self.k(&[
             "get",

@@ -3,7 +3,10 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 
-use crate::hosts::{Host, Link, Started, text};
+use crate::hosts::{
+    Host, Link, Started, text,
+    upstream::{cgroup_root, kubeconfig},
+};
 
 const SECONDS_60: Duration = Duration::from_secs(60);
 
@@ -211,22 +214,6 @@ pub(crate) fn control_plane(a: &mut Host) {
         let output = a.kubectl(&["get", "serviceaccount", "default"]);
         if output.status.success() { Ok(()) } else { Err(text(&output)) }
     });
-}
-
-/// The cgroup of a host's pods.
-pub(crate) fn cgroup_root(host: &Host) -> String {
-    let config = fs::read_to_string(host.config()).unwrap();
-    config.lines().find_map(|line| line.trim().strip_prefix("cgroupRoot: ")).unwrap().to_string()
-}
-
-pub(crate) fn kubeconfig(a: &Host, token: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: x\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\n\
-         clusters: [{{name: c, cluster: {{server: 'https://{}:6443', certificate-authority: {}/pki/ca.crt}}}}]\n\
-         users: [{{name: u, user: {{token: '{token}'}}}}]\n",
-        a.address(),
-        a.state()
-    )
 }
 
 pub(crate) fn ready(a: &Host, kubelet: &Started) {

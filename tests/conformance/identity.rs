@@ -1,0 +1,51 @@
+//! What is measured, and when: the commit, and a fingerprint of the programs.
+
+use std::{env, fs, process::Command};
+
+use anyhow::{Context, anyhow, ensure};
+use jiff::Timestamp;
+
+use crate::{hosts::tool, measured::Build, repository, target::Target};
+
+pub(crate) fn today() -> String {
+    Timestamp::now().strftime("%Y-%m-%d").to_string()
+}
+
+/// A name for a folder that sorts by time.
+pub(crate) fn now() -> String {
+    Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string()
+}
+
+/// `CORACLE_COMMIT` says of which commit a binary is that was built elsewhere.
+pub(crate) fn build(target: Target) -> anyhow::Result<Build> {
+    let commit = match env::var("CORACLE_COMMIT") {
+        Ok(commit) if !commit.is_empty() => commit,
+        _ => commit()?,
+    };
+    // Nothing of ours is in it: its results outlive our commits.
+    if target == Target::Upstream {
+        let kubelet =
+            fs::read_link(tool("CORACLE_UPSTREAM").join("kubelet")).context("which kubelet it is")?;
+        return Ok(Build { commit, fingerprint: kubelet.display().to_string() });
+    }
+    let sum = said(Command::new("sha256sum").arg(tool("CORACLE_BIN")))?;
+    let digest = sum.get(..16).ok_or_else(|| anyhow!("sha256sum says {sum:?}"))?;
+    Ok(Build { commit, fingerprint: digest.to_string() })
+}
+
+/// Says so when the sources are not those of the commit.
+fn commit() -> anyhow::Result<String> {
+    let hash = said(Command::new("git").args(["rev-parse", "--short=12", "HEAD"]))?;
+    let changed = ["Cargo.lock", "Cargo.toml", "deploy", "proto", "src"];
+    let changes = said(Command::new("git").args(["status", "--porcelain", "--"]).args(changed))?;
+    Ok(if changes.is_empty() { hash } else { format!("{hash} with changes") })
+}
+
+fn said(command: &mut Command) -> anyhow::Result<String> {
+    let output = command
+        .current_dir(repository())
+        .output()
+        .with_context(|| format!("run {}", command.get_program().display()))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
+}

@@ -1,0 +1,196 @@
+//! Upstream's own e2e suite against a cluster of ours, of upstream's or of both. Needs root; `make conformance` builds
+//! what it needs and starts it.
+//!
+//! What is known of each spec stays in `CONFORMANCE_CACHE`, so that a run goes on where an earlier one ended; `results.json`,
+//! `RESULTS.md` and `passing.txt` beside this file are written from it at the end.
+#![expect(clippy::unwrap_used, reason = "a host of the system tests fails by panicking")]
+
+mod book;
+mod cluster;
+mod ginkgo_report;
+#[path = "../hosts/mod.rs"]
+#[expect(dead_code, reason = "the system tests ask more of a host")]
+mod hosts;
+mod identity;
+#[path = "../bench/interrupt.rs"]
+#[expect(dead_code, reason = "the benchmark waits for it too")]
+mod interrupt;
+mod measured;
+mod ratchet;
+mod render;
+mod results;
+mod spec;
+mod stream;
+mod suite;
+mod target;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    path::PathBuf,
+    process::ExitCode,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use book::Book;
+use cluster::Cluster;
+use hosts::tool;
+use measured::{Again, Outcome};
+use spec::{Wanted, runs_alone};
+use suite::Batch;
+use target::Target;
+
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// The root of the sources, two folders up.
+pub(crate) fn repository() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+pub(crate) fn progress(text: &str) {
+    eprintln!("[{:>5} s] {text}", STARTED.elapsed().as_secs());
+}
+
+fn main() -> ExitCode {
+    LazyLock::force(&STARTED);
+    match Asked::read().and_then(|asked| run(&asked)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("conformance: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What somebody wants, from the environment.
+struct Asked {
+    target: Target,
+    wanted: Wanted,
+    again: Again,
+    processes: usize,
+    limit: Option<Duration>,
+    /// The gate: writes nothing into the repository.
+    gate: bool,
+}
+
+impl Asked {
+    fn read() -> anyhow::Result<Self> {
+        let said = |name: &str| env::var(name).unwrap_or_default();
+        let number = |name: &str, default: usize| match said(name).as_str() {
+            "" => Ok(default),
+            text => text.parse().with_context(|| format!("{name} is no number: {text:?}")),
+        };
+        let gate = env::args().any(|word| word == "ci");
+        let target = match said("TARGET").as_str() {
+            "" => Target::Coracle,
+            _ if gate => bail!("the gate judges coracle; leave TARGET out"),
+            name => name.parse()?,
+        };
+        let again = match said("AGAIN").as_str() {
+            "" => Again::No,
+            "failed" => Again::Failed,
+            "all" => Again::All,
+            other => bail!("AGAIN is failed or all, not {other:?}"),
+        };
+        let (wanted, again) = if gate {
+            let names = book::ci()?;
+            if names.is_empty() {
+                bail!("tests/conformance/ci.txt names no tests");
+            }
+            (Wanted::Names(names), Again::All)
+        } else if said("TEST").is_empty() {
+            (Wanted::matching(&said("FOCUS"), &said("SKIP"))?, again)
+        } else {
+            (Wanted::Names([said("TEST")].into()), Again::All)
+        };
+        let minutes = number("MINUTES", if gate { 20 } else { 0 })?;
+        let limit = (minutes > 0).then(|| Duration::from_secs(60 * minutes as u64));
+        Ok(Self { target, wanted, again, processes: number("PROCS", 12)?.max(1), limit, gate })
+    }
+}
+
+/// Whether nothing failed that should not.
+fn run(asked: &Asked) -> anyhow::Result<bool> {
+    interrupt::listen()?;
+    let all = suite::list()?;
+    let wanted = asked.wanted.among(&all)?;
+    let mut book = Book::open(asked.target, &all)?;
+    let left = book.store.left(&wanted, &book.build, asked.again);
+    progress(&format!(
+        "TARGET={}: {} specs wanted, {} of them known of this build, {} to run",
+        asked.target,
+        wanted.len(),
+        wanted.len() - left.len(),
+        left.len()
+    ));
+    let outcome = if left.is_empty() { Ok(()) } else { measure(asked, &mut book, left) };
+    if !asked.gate {
+        book.commit(&all)?;
+        println(&book.summary(&all)?);
+    }
+    let failed = book.failed(&wanted)?;
+    outcome?;
+    for name in &failed {
+        println(&format!("FAILED {name}"));
+    }
+    Ok(failed.is_empty())
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a program that people run")]
+fn println(text: &str) {
+    println!("{text}");
+}
+
+/// Those that may run beside others, then those that may not; then once more what failed and must not.
+fn measure(asked: &Asked, book: &mut Book, left: BTreeSet<String>) -> anyhow::Result<()> {
+    let deadline = asked.limit.map(|limit| Instant::now() + limit);
+    let folder = tool("CONFORMANCE_CACHE").join("runs").join(asked.target.name()).join(identity::now());
+    progress(&format!("logs, JUnit and JSON go to {}", folder.display()));
+    let cluster = Cluster::start(asked.target);
+    let (serial, parallel) = left.iter().cloned().partition(|name| runs_alone(name));
+    let mut ended = BTreeMap::new();
+    let batches = [("parallel", parallel, asked.processes), ("serial", serial, 1)];
+    for (what, names, processes) in batches {
+        let batch = Batch { what, names, processes, folder: folder.join(what) };
+        run_batch(&cluster, &batch, deadline, book, &mut ended)?;
+    }
+    if asked.target == Target::Coracle {
+        try_again(&cluster, folder.join("again"), deadline, book, &ended)?;
+    }
+    Ok(())
+}
+
+fn run_batch(
+    cluster: &Cluster,
+    batch: &Batch,
+    deadline: Option<Instant>,
+    book: &mut Book,
+    ended: &mut BTreeMap<String, Outcome>,
+) -> anyhow::Result<()> {
+    suite::run(cluster, batch, deadline, &mut |name, spec| {
+        ended.insert(name.to_string(), spec.outcome);
+        book.keep(name, &spec)
+    })
+}
+
+/// A name of `passing.txt` that failed is tried once more, alone: what passes then is a flake, and told as one.
+fn try_again(
+    cluster: &Cluster,
+    folder: PathBuf,
+    deadline: Option<Instant>,
+    book: &mut Book,
+    ended: &BTreeMap<String, Outcome>,
+) -> anyhow::Result<()> {
+    let names = ratchet::broken(&book::passing()?, ended);
+    let batch = Batch { what: "once more, alone", names, processes: 1, folder };
+    let mut again = BTreeMap::new();
+    run_batch(cluster, &batch, deadline, book, &mut again)?;
+    for name in again.into_iter().filter(|(_, outcome)| *outcome == Outcome::Passed).map(|(name, _)| name) {
+        progress(&format!("FLAKE: failed, then passed alone: {name}"));
+        book.keep_flake(&name)?;
+    }
+    Ok(())
+}

@@ -10,7 +10,7 @@ mod blast;
 mod dns;
 mod floor;
 #[path = "../hosts/mod.rs"]
-#[expect(dead_code, unused_imports, reason = "the system tests ask more of a host")]
+#[expect(dead_code, reason = "the system tests ask more of a host")]
 mod hosts;
 mod inside;
 mod interrupt;

@@ -12,6 +12,7 @@
 //! - [`plugin`] is what the runtime starts; `server.rs` is what it talks to, in the words of `protocol.rs`.
 //! - `task.rs` waits for the node's addresses, then offers the network to the runtime (`offer.rs`), and again when others write there (`folder.rs`).
 //! - `routes/` leads to the pods of other nodes; `host.rs` changes sysctls and remembers what they were.
+//! - `turns.rs` lets the commands of one attachment follow each other; `files.rs` writes files whole; `config.rs` is what all are told.
 //! - [`reset`] takes all of it away again.
 //!
 //! Invariants:

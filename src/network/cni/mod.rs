@@ -11,7 +11,7 @@
 //! - `list.rs` reads configuration lists; every mistake names the file.
 //! - `merge.rs` makes what a plugin reads on stdin.
 //! - `convert.rs` turns results from and to the versions of the spec.
-//! - `exec.rs` starts plugins; `cache.rs` keeps results; `chain.rs` puts them in the spec's order.
+//! - `exec.rs` starts plugins; `cache.rs` keeps results; `chain/` puts them in the spec's order.
 //!
 //! Source: <https://github.com/containernetworking/cni/blob/main/SPEC.md>.
 

@@ -48,7 +48,7 @@ fn status(inputs: &Inputs<'_>, container: &Container, shown: &[ContainerStatus])
         None => unseen(inputs, container, shown),
     };
     let before = instances.find_map(|it| match &it.state {
-        ContainerState::Exited(exit) => Some(terminated(inputs, it, exit)),
+        ContainerState::Exited(exit) => Some(terminated(inputs, it, exit, shown)),
         _ => None,
     });
     if let Some(before) = before {
@@ -90,7 +90,8 @@ fn observed(
             ShownState { running: Some(running), ..ShownState::default() }
         }
         ContainerState::Exited(exit) => {
-            ShownState { terminated: Some(terminated(inputs, latest, exit)), ..ShownState::default() }
+            let terminated = terminated(inputs, latest, exit, shown);
+            ShownState { terminated: Some(terminated), ..ShownState::default() }
         }
         ContainerState::Created | ContainerState::Unknown => {
             ShownState { waiting: Some(ContainerStateWaiting::default()), ..ShownState::default() }
@@ -192,22 +193,42 @@ fn ready(container: &Container, reading: Option<&Reading>, same: Option<&Contain
     reading.and_then(|reading| reading.ready).unwrap_or_else(|| same.is_some_and(|shown| shown.ready))
 }
 
-fn terminated(inputs: &Inputs<'_>, container: &ObservedContainer, exit: &Exit) -> ContainerStateTerminated {
+fn terminated(
+    inputs: &Inputs<'_>,
+    container: &ObservedContainer,
+    exit: &Exit,
+    shown: Option<&ContainerStatus>,
+) -> ContainerStateTerminated {
+    let id = shown_id(inputs, container);
+    let message = Some(exit.message.clone()).filter(|message| !message.is_empty());
     ContainerStateTerminated {
         exit_code: exit.code,
         reason: Some(exit.reason.clone()).filter(|reason| !reason.is_empty()),
-        message: Some(exit.message.clone()).filter(|message| !message.is_empty()),
+        // Last words that were shown once stay, also when their file went with the pod's directory.
+        message: message.or_else(|| shown.and_then(|shown| shown_end(shown, &id)?.message.clone())),
         started_at: exit.started_at.map(Time),
         finished_at: Some(Time(exit.finished_at)),
-        container_id: Some(shown_id(inputs, container)),
+        container_id: Some(id),
         signal: None,
     }
 }
 
-/// Whether it was shown of this instance. The runtime's name is left out: an agent that has just started has to learn it.
+/// The end of this instance, as it was shown.
+fn shown_end<'a>(shown: &'a ContainerStatus, id: &str) -> Option<&'a ContainerStateTerminated> {
+    let states = [shown.state.as_ref(), shown.last_state.as_ref()];
+    let mut ends = states.into_iter().flatten().filter_map(|state| state.terminated.as_ref());
+    ends.find(|end| same_id(end.container_id.as_deref(), Some(id)))
+}
+
+/// Whether it was shown of this instance.
 fn is_of(shown: &ContainerStatus, id: Option<&str>) -> bool {
+    same_id(shown.container_id.as_deref(), id)
+}
+
+/// The runtime's name is left out: an agent that has just started has to learn it.
+fn same_id(one: Option<&str>, other: Option<&str>) -> bool {
     let bare = |id: &str| id.rsplit("://").next().unwrap_or_default().to_owned();
-    shown.container_id.as_deref().map(bare) == id.map(bare)
+    one.map(bare) == other.map(bare)
 }
 
 /// `containerd://…`

@@ -118,6 +118,24 @@ fn a_running_pod_is_shown_as_upstream_shows_it() {
 }
 
 #[test]
+fn last_words_that_were_shown_stay_when_their_file_is_gone() {
+    let said = |message: &str, attempt: u32| {
+        let ContainerState::Exited(exit) = exited(7) else { unreachable!() };
+        container("c", attempt, ContainerState::Exited(Exit { message: message.into(), ..exit }))
+    };
+    let message = |status: &PodStatus| {
+        let container = status.container_statuses.clone().unwrap().remove(0);
+        container.state.unwrap().terminated.unwrap().message
+    };
+    let mut case = Case::new(one("Never"), vec![said("so long", 0)]);
+    case.previous = Some(case.generate().status);
+    case.observed = observed(vec![said("", 0)]);
+    assert_eq!(message(&case.generate().status).as_deref(), Some("so long"));
+    case.observed = observed(vec![said("", 1)]);
+    assert_eq!(message(&case.generate().status), None, "another instance");
+}
+
+#[test]
 fn a_new_pod_waits_for_its_init_containers() {
     let pod = pod(
         json!({"initContainers": [{"name": "i", "image": "i"}], "containers": [{"name": "c", "image": "i"}]}),

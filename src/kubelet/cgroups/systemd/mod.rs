@@ -139,12 +139,13 @@ impl Connection {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
-        stream.write_all(dbus::greeting().as_bytes())?;
+        // In one write. systemd leaves a call that it reads together with "BEGIN" until something else comes, so that
+        // must have been read before the first call; that it answers says so.
+        stream.write_all(format!("{}BEGIN\r\n", dbus::greeting()).as_bytes())?;
         let line = read_line(&mut stream)?;
         if !line.starts_with("OK ") {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("it answers {line:?}")));
         }
-        stream.write_all(b"BEGIN\r\n")?;
         Ok(Connection { stream, serial: 0 })
     }
 

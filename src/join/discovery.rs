@@ -225,7 +225,7 @@ async fn read(
 ) -> Result<Answer, DiscoverError> {
     let request = Request::get(path).body(kube::client::Body::empty());
     let request = request.map_err(|error| ask(server, kube::Error::HttpError(error)))?;
-    let response = client.send(request).await.map_err(|source| handshake(server, source))?;
+    let response = client.send(request).await.map_err(|source| unanswered(server, source))?;
     let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
     if let Some(clock) = Clock::compare(date, Timestamp::now()) {
         return Err(DiscoverError::Clock { server: server.clone(), clock });
@@ -256,22 +256,30 @@ fn ask(server: &ServerAddress, source: kube::Error) -> DiscoverError {
     DiscoverError::Ask { server: server.clone(), source: Box::new(source) }
 }
 
-/// Tells a handshake that failed over the certificate from one that was none.
-fn handshake(server: &ServerAddress, source: kube::Error) -> DiscoverError {
-    let (mut cause, mut in_handshake, mut words) =
-        (Some(&source as &dyn std::error::Error), false, String::new());
-    while let Some(error) = cause {
-        in_handshake |= matches!(error.downcast_ref(), Some(ConnectError::Handshake { .. }));
-        words = error.to_string();
-        cause = error.source();
-    }
+/// Tells by what went wrong who listens there.
+fn unanswered(server: &ServerAddress, source: kube::Error) -> DiscoverError {
+    let causes = || std::iter::successors(Some(&source as &dyn std::error::Error), |error| error.source());
+    let connecting = causes().find_map(|error| error.downcast_ref::<ConnectError>());
+    let hung_up = causes()
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::UnexpectedEof);
+    let of_certificate = causes().last().is_some_and(|error| error.to_string().contains("certificate"));
     let server = server.clone();
-    match in_handshake {
-        true if words.contains("certificate") => {
+    match connecting {
+        Some(ConnectError::Timeout { .. }) => {
+            DiscoverError::Silent { server, source: io::ErrorKind::TimedOut.into() }
+        }
+        Some(ConnectError::Handshake { .. }) if of_certificate => {
             DiscoverError::Certificate { server, source: Box::new(source) }
         }
-        true => DiscoverError::NotTls { server, source: Box::new(source) },
-        false => DiscoverError::Ask { server, source: Box::new(source) },
+        Some(ConnectError::Handshake { .. }) => DiscoverError::NotTls { server, source: Box::new(source) },
+        Some(ConnectError::Http { .. }) => {
+            DiscoverError::NotKubernetes { server, what: "it does not speak HTTP".to_owned() }
+        }
+        _ if hung_up => {
+            DiscoverError::NotKubernetes { server, what: "it hangs up in the middle of an answer".to_owned() }
+        }
+        _ => ask(&server, source),
     }
 }
 
@@ -342,8 +350,12 @@ mod tests {
     }
 
     async fn refused(head: &str, body: &str) -> DiscoverError {
+        cut_off(head, body, body.len()).await
+    }
+
+    /// Of an answer that says how long it is.
+    async fn cut_off(head: &str, body: &str, length: usize) -> DiscoverError {
         let scope = Scope::root("test");
-        let length = body.len();
         let answer =
             format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
         let server = server(&scope, answer).await;
@@ -372,6 +384,8 @@ mod tests {
         assert!(matches!(error, DiscoverError::Closed { .. }), "{error}");
         let error = refused("404 Not Found", status).await;
         assert!(matches!(error, DiscoverError::Distrust(Distrust::Unreadable { .. })), "{error}");
+        let error = cut_off("200 OK", "{}", 9).await;
+        assert!(matches!(error, DiscoverError::NotKubernetes { .. }), "{error}");
         let error = refused("200 OK", "{").await;
         assert!(matches!(error, DiscoverError::NotKubernetes { .. }), "{error}");
         let error = refused("200 OK", "{}").await;

@@ -56,7 +56,7 @@ T
 } >"$cache/containerd.toml"
 step "coracle"
 if [ -z "${CORACLE_BIN:-}" ]; then
-  cargo build --locked --release --bin coracle
+  cargo build --locked --release --bin coracle --bin coracle-cni
   CORACLE_BIN=$target/release/coracle
 fi
 cargo build --locked --package conformance

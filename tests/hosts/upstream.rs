@@ -12,6 +12,8 @@ use std::{
 use super::{Host, Started, text, tool};
 
 const SECONDS_60: Duration = Duration::from_secs(60);
+/// Our API server answers in nothing else.
+const JSON: &str = "--kube-api-content-type=application/json";
 
 /// One of upstream's programs on a host.
 pub(crate) fn program(host: &Host, name: &str) -> Command {
@@ -63,6 +65,51 @@ impl Drop for CgroupRoot {
     }
 }
 
+/// kubeadm, with the certificates of a host.
+struct Kubeadm<'a> {
+    host: &'a Host,
+    config: String,
+}
+
+impl Kubeadm<'_> {
+    fn on(host: &Host) -> Kubeadm<'_> {
+        let (state, address) = (host.state(), host.address());
+        let config = format!("{state}/kubeadm.yaml");
+        let text = format!(
+            "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nlocalAPIEndpoint: {{advertiseAddress: {address}, bindPort: 6443}}\n\
+             nodeRegistration: {{name: a}}\n---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: v1.36.3\n\
+             certificatesDir: {state}/pki\nnetworking: {{serviceSubnet: 10.96.0.0/16, podSubnet: 10.244.0.0/16}}\n"
+        );
+        fs::write(&config, text).unwrap();
+        Kubeadm { host, config }
+    }
+
+    #[track_caller]
+    fn phase(&self, phase: &[&str]) {
+        let mut command = program(self.host, "kubeadm");
+        succeeds(command.args(["init", "phase"]).args(phase).args(["--config", &self.config]));
+    }
+
+    fn kubeconfig(&self, who: &str) {
+        self.phase(&["kubeconfig", who, "--kubeconfig-dir", &self.host.state()]);
+    }
+}
+
+/// Upstream's scheduler and controllers for our API server on `a`, known by certificates of its authority.
+pub(crate) fn controllers_and_scheduler_for_ours(a: &Host) -> [Started; 2] {
+    let kubeadm = Kubeadm::on(a);
+    kubeadm.kubeconfig("controller-manager");
+    kubeadm.kubeconfig("scheduler");
+    controllers_and_scheduler(a)
+}
+
+fn controllers_and_scheduler(a: &Host) -> [Started; 2] {
+    let state = a.state();
+    let scheduler =
+        [format!("--kubeconfig={state}/scheduler.conf"), "--leader-elect=false".into(), JSON.into()];
+    [start(a, "kube-controller-manager", &controller_manager(&state)), start(a, "kube-scheduler", &scheduler)]
+}
+
 /// Upstream's control plane, as kubeadm would start it.
 pub(crate) struct ControlPlane {
     _programs: Vec<Started>,
@@ -70,42 +117,25 @@ pub(crate) struct ControlPlane {
 
 impl ControlPlane {
     pub(crate) fn start(a: &Host) -> Self {
-        let (state, address) = (a.state(), a.address());
-        let (pki, config) = (format!("{state}/pki"), format!("{state}/kubeadm.yaml"));
-        let text = format!(
-            "apiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nlocalAPIEndpoint: {{advertiseAddress: {address}, bindPort: 6443}}\n\
-             nodeRegistration: {{name: a}}\n---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: v1.36.3\n\
-             certificatesDir: {pki}\nnetworking: {{serviceSubnet: 10.96.0.0/16, podSubnet: 10.244.0.0/16}}\n"
-        );
-        fs::write(&config, text).unwrap();
-        let phase = |phase: &[&str]| {
-            let mut command = program(a, "kubeadm");
-            succeeds(command.args(["init", "phase"]).args(phase).args(["--config", &config]));
-        };
-        phase(&["certs", "all"]);
+        let state = a.state();
+        let kubeadm = Kubeadm::on(a);
+        kubeadm.phase(&["certs", "all"]);
         for who in ["admin", "super-admin", "controller-manager", "scheduler"] {
-            phase(&["kubeconfig", who, "--kubeconfig-dir", &state]);
+            kubeadm.kubeconfig(who);
         }
         // The host's kubectl acts as that.
         fs::copy(format!("{state}/super-admin.conf"), format!("{state}/admin.kubeconfig")).unwrap();
-        let mut programs =
-            vec![start(a, "etcd", &etcd(&state)), start(a, "kube-apiserver", &api_server(address, &pki))];
+        let mut programs = vec![start(a, "etcd", &etcd(&state)), start(a, "kube-apiserver", &api_server(a))];
         a.eventually("upstream's API answers", SECONDS_60, |a| {
             let output = a.kubectl(&["get", "--raw", "/readyz"]);
             if output.status.success() { Ok(()) } else { Err(programs[1].log_tail()) }
         });
         let admins = ["--clusterrole=cluster-admin", "--group=kubeadm:cluster-admins"];
         a.k(&[&["create", "clusterrolebinding", "kubeadm:cluster-admins"][..], &admins].concat());
-        programs.push(start(a, "kube-controller-manager", &controller_manager(&state, &pki)));
-        let scheduler = format!("{state}/scheduler.conf");
-        programs.push(start(
-            a,
-            "kube-scheduler",
-            &[format!("--kubeconfig={scheduler}"), "--leader-elect=false".into()],
-        ));
+        programs.extend(controllers_and_scheduler(a));
         let admin = format!("{state}/super-admin.conf");
-        phase(&["upload-config", "kubeadm", "--kubeconfig", &admin]);
-        phase(&["bootstrap-token", "--kubeconfig", &admin]);
+        kubeadm.phase(&["upload-config", "kubeadm", "--kubeconfig", &admin]);
+        kubeadm.phase(&["bootstrap-token", "--kubeconfig", &admin]);
         Self { _programs: programs }
     }
 
@@ -141,7 +171,8 @@ fn etcd(state: &str) -> Vec<String> {
     ]
 }
 
-fn api_server(address: &str, pki: &str) -> Vec<String> {
+fn api_server(a: &Host) -> Vec<String> {
+    let (address, pki) = (a.address(), format!("{}/pki", a.state()));
     let mut flags: Vec<String> = [
         "--secure-port=6443",
         "--etcd-servers=http://127.0.0.1:2379",
@@ -177,13 +208,14 @@ fn api_server(address: &str, pki: &str) -> Vec<String> {
     flags
 }
 
-fn controller_manager(state: &str, pki: &str) -> Vec<String> {
+fn controller_manager(state: &str) -> Vec<String> {
     let mut flags: Vec<String> = [
         "--use-service-account-credentials",
         "--controllers=*,bootstrap-signer-controller,token-cleaner-controller",
         "--allocate-node-cidrs=true",
         "--cluster-cidr=10.244.0.0/16",
         "--leader-elect=false",
+        JSON,
     ]
     .map(str::to_string)
     .to_vec();
@@ -194,7 +226,7 @@ fn controller_manager(state: &str, pki: &str) -> Vec<String> {
         ("root-ca-file", "ca.crt"),
         ("service-account-private-key-file", "sa.key"),
     ] {
-        flags.push(format!("--{flag}={pki}/{file}"));
+        flags.push(format!("--{flag}={state}/pki/{file}"));
     }
     flags
 }

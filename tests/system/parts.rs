@@ -210,8 +210,17 @@ impl Files {
 /// Starts the control plane alone, and waits for it.
 pub(crate) fn control_plane(a: &mut Host) {
     a.start_as(&["server"]);
-    a.eventually("the API answers", SECONDS_60, |a| {
+    answers(a);
+    a.eventually("pods can be made", SECONDS_60, |a| {
         let output = a.kubectl(&["get", "serviceaccount", "default"]);
+        if output.status.success() { Ok(()) } else { Err(text(&output)) }
+    });
+}
+
+/// Waits for the API.
+pub(crate) fn answers(a: &Host) {
+    a.eventually("the API answers", SECONDS_60, |a| {
+        let output = a.kubectl(&["get", "--raw", "/readyz"]);
         if output.status.success() { Ok(()) } else { Err(text(&output)) }
     });
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use crate::{
     hosts::{
         Host, Link, text,
-        upstream::{CgroupRoot, ControlPlane, program},
+        upstream::{CgroupRoot, ControlPlane, controllers_and_scheduler_for_ours, program},
     },
-    parts::{Files, Parts, control_plane, logs_and_exec},
+    parts::{Files, Parts, answers, control_plane, logs_and_exec},
 };
 
 const SECONDS_60: Duration = Duration::from_secs(60);
 const DEMO: &str = include_str!("../../deploy/demo.yaml");
+const COREDNS: &str = include_str!("../../deploy/coredns.yaml");
 
 #[test]
 #[ignore = "needs upstream's programs: make upstream-test"]
@@ -109,4 +110,56 @@ fn our_nodes_join_upstreams_control_plane_by_kubeadms_token() {
     demo(&a, &c);
     // Pods go by upstream's controllers and our agents.
     a.k(&["delete", "deployment/demo", "service/demo", "pod/web", "pod/web-c", "--timeout=60s"]);
+}
+
+/// Each of ours that can be switched off is.
+#[test]
+#[ignore = "needs upstream's programs: make upstream-test"]
+fn upstreams_scheduler_and_controllers_and_coredns_take_the_place_of_ours() {
+    let link = Link::new("minds");
+    let mut a = Host::on(&link, "a", 1);
+    a.configure(|config| {
+        let config = config.replace("kubelet:\n", "kubelet:\n  clusterDNS: [10.96.0.10]\n");
+        format!("{config}components: {{scheduler: false, controllers: false, dns: false}}\n")
+    });
+    a.start();
+    answers(&a);
+    let [controllers, scheduler] = controllers_and_scheduler_for_ours(&a);
+    // Its pods' addresses, too, come from upstream's controllers.
+    a.eventually("the node is Ready", SECONDS_60, |a| {
+        let path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
+        let output = a.kubectl(&["get", "node", "a", "-o", path]);
+        if output.stdout == b"True" {
+            Ok(())
+        } else {
+            Err(format!("{}\n{}", text(&output), controllers.log_tail()))
+        }
+    });
+    a.eventually("pods can be made", SECONDS_60, |a| {
+        let output = a.kubectl(&["get", "serviceaccount", "default"]);
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(format!("{}\n{}", text(&output), controllers.log_tail()))
+        }
+    });
+    a.apply(COREDNS);
+    a.eventually("CoreDNS is ready", SECONDS_60, |a| {
+        let output =
+            a.kubectl(&["rollout", "status", "-n", "kube-system", "deployment/coredns", "--timeout=5s"]);
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(format!("{}\n{}", text(&output), scheduler.log_tail()))
+        }
+    });
+    demo(&a, &a);
+    let named = a.k(&["exec", "deployment/demo", "--", "nslookup", "demo.default.svc.cluster.local"]);
+    let address = a.k(&["get", "service", "demo", "-o", "jsonpath={.spec.clusterIP}"]);
+    assert!(named.contains("10.96.0.10") && named.contains(&address), "{named}");
+    a.k(&["delete", "deployment/demo", "service/demo", "--timeout=60s"]);
+    a.eventually("its pods go with it", SECONDS_60, |a| {
+        let pods = a.k(&["get", "pods", "-l", "app=demo", "-o", "name"]);
+        if pods.is_empty() { Ok(()) } else { Err(pods) }
+    });
 }

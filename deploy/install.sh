@@ -90,9 +90,14 @@ new_binary=$changed
 # The same plugin in a small file, which the container runtime starts for every pod; coracle is it too, but starts slower.
 if [ -x "$(dirname "$binary")/coracle-cni" ]; then
   put /usr/local/bin/coracle-cni 755 <"$(dirname "$binary")/coracle-cni"
-else
+elif [ -e /usr/local/bin/coracle-cni ]; then
   rm -f /usr/local/bin/coracle-cni
+  changed=yes
+else
+  changed=no
 fi
+# The agent says to the runtime which of the two it is.
+[ $changed = no ] || new_binary=yes
 
 if runs_pods; then
   say "Kernel modules and settings"
@@ -117,9 +122,9 @@ MODULES
   }
   put /etc/sysctl.d/90-coracle.conf 644 <<SYSCTLS
 # Written by Coracle's installer; deploy/uninstall.sh removes it.
-# A node routes between its pods, its network and other nodes.
+# A node routes between its pods, its network and other nodes. Of IPv6 the agent does it where pods have it: it knows which
+# links have to go on listening to their routers.
 net.ipv4.ip_forward = 1
-net.ipv6.conf.all.forwarding = 1
 # Packets between pods on one bridge (third-party CNI plugins) pass the rules of Services too. A minus: without br_netfilter they are not there.
 -net.bridge.bridge-nf-call-iptables = 1
 -net.bridge.bridge-nf-call-ip6tables = 1
@@ -180,7 +185,8 @@ put "/etc/systemd/system/$service" 644 <"$here/../systemd/$service"
 new_unit=$changed
 [ $new_unit = no ] || systemctl daemon-reload
 
-if [ "$role" = node ] && [ ! -e /var/lib/coracle/node.kubeconfig ] && ! grep -Eqs '^ +kubeconfig:' /etc/coracle/config.yaml; then
+state=$(sed -n 's/^stateDir: *"\{0,1\}\([^" #]*\).*/\1/p' /etc/coracle/config.yaml)
+if [ "$role" = node ] && [ ! -e "${state:-/var/lib/coracle}/node.kubeconfig" ] && ! grep -Eqs '^ +kubeconfig:' /etc/coracle/config.yaml; then
   # `coracle join` enables and starts it; until then there is nothing that it could do.
   say "Installed. This machine is in no cluster yet: run \`coracle token create\` on the server, and the line that it prints here."
   exit 0

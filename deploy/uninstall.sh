@@ -12,6 +12,7 @@ esac
 say() { printf '==> %s\n' "$*"; }
 [ "$(id -u)" = 0 ] || { echo "uninstall.sh: it needs root. Run: sudo $0" >&2; exit 1; }
 coracle=/usr/local/bin/coracle
+state=$(sed -n 's/^stateDir: *"\{0,1\}\([^" #]*\).*/\1/p' /etc/coracle/config.yaml 2>/dev/null || true)
 units=()
 for unit in coracle.service coracle-server.service coracle-node.service; do
   [ -e /etc/systemd/system/$unit ] && units+=("$unit")
@@ -52,6 +53,11 @@ fi
 # Image archives that the installer loaded stay in the runtime, as images do; `crictl rmi` or `ctr images rm` removes them.
 rm -rf /run/coracle
 if [ $keep_state = no ]; then
+  # A folder that the configuration names may hold something else too: only what is ours goes.
+  if [ -n "$state" ] && [ "$state" != /var/lib/coracle ]; then
+    for name in node.kubeconfig joined.yaml node-address store pki admin.kubeconfig network cni; do rm -rf "${state:?}/$name"; done
+    rmdir "$state" 2>/dev/null || true
+  fi
   rm -rf /var/lib/coracle /etc/coracle /etc/default/coracle
 fi
 rm -f $coracle $coracle-cni

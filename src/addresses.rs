@@ -96,10 +96,12 @@ fn has_other_network(config: &Config) -> bool {
 fn host_networks() -> Result<Vec<HostNetwork>, RequestError> {
     let mut host = Socket::open()?;
     let mut networks = BTreeSet::new();
-    // Its addresses are Services' own.
-    let services = host.link(proxy::ipvs::LINK)?.map(|link| link.index);
+    // Their addresses are Services' and this node's pods'.
+    let is_ours = |name: &str| name == proxy::ipvs::LINK || network::TUNNEL_LINKS.contains(&name);
+    let ours: Vec<u32> =
+        host.links()?.into_iter().filter(|link| is_ours(&link.name)).map(|link| link.index).collect();
     for (link, address) in host.addresses_by_link()? {
-        if !address.addr().is_loopback() && Some(link) != services {
+        if !address.addr().is_loopback() && !ours.contains(&link) {
             networks.insert(HostNetwork { net: address.trunc(), what: format!("the address {address}") });
         }
     }

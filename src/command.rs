@@ -126,7 +126,7 @@ pub(crate) struct Join {
     #[arg(long, value_name = "ID.SECRET", env = "CORACLE_TOKEN", hide_env_values = true)]
     pub(crate) token: BootstrapToken,
     /// The hash of the cluster's authority, by which this machine knows that it is the right cluster
-    #[arg(long, value_name = "sha256:HEX", required = true)]
+    #[arg(long, value_name = "sha256:HEX", required = true, alias = "discovery-token-ca-cert-hash")]
     pub(crate) ca_cert_hash: Vec<KeyHash>,
     /// The node's name; the host name without it
     #[arg(long, value_name = "NAME", value_parser = node_name)]

@@ -207,6 +207,10 @@ pub(crate) fn check_not_running(config: &Config) -> anyhow::Result<()> {
             config.kubelet.port
         );
     }
+    // Of a node, that port is whoever's else on this machine, such as a load balancer of the control plane.
+    if join::Paths::of(&config.state_dir).is_member() {
+        return Ok(());
+    }
     listen(config).map(drop)
 }
 

@@ -4,11 +4,13 @@
 use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, bail};
+use client::Pem;
 use config::{Config, ConfigError};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use join::{ClusterFacts, Discovered, Member, Paths, Pending, ServerAddress, tokens};
 use lifecycle::Scope;
+use pki::{Certificate, KeyHash};
 use serde_json::json;
 
 use crate::{
@@ -40,7 +42,8 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
         Some(name) => name.clone(),
         None => identity::node_name(config)?,
     };
-    match Standing::of(member(&paths)?, &name, &asked.server, Timestamp::now()) {
+    let standing = Standing::of(member(&paths)?, &name, asked, Timestamp::now());
+    match &standing {
         Standing::New => {}
         Standing::Same => {
             if let Some(ip) = asked.node_ip.filter(|ip| config.node.ip != Some(*ip)) {
@@ -56,6 +59,12 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
         Standing::Expired { node, not_after } => {
             println!("the certificate of node {node} expired at {not_after}: joining again");
         }
+        Standing::Remade { node } => bail!(
+            "this machine is node {node:?} of a cluster at {} whose authority is none of those that --ca-cert-hash names: the \
+             hash is wrong, or the control plane was made anew; if so, `coracle reset --yes` leaves the old cluster, then join \
+             again",
+            asked.server
+        ),
         Standing::Other { node, server } => bail!(
             "this machine is node {node:?} of {server} already; `coracle reset --yes` leaves that cluster, then join {} as \
              {name:?}",
@@ -69,8 +78,10 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
             "{ip} is no address by which other machines reach this one; `ip -brief address` shows those that it has"
         );
     }
-    // Before the cluster is asked: a machine that cannot run pods would only be half a node.
-    if !asked.no_start && !person::machine_is_ready(config, person::Role::Node) {
+    // Before the cluster is asked: a machine that cannot run pods would only be half a node. The agent of one whose
+    // certificate has expired may still run.
+    let runs = matches!(standing, Standing::Expired { .. }) && identity::agent_runs(config);
+    if !asked.no_start && !person::machine_is_ready(config, person::Role::Node, !runs) {
         return Ok(Next::Mend);
     }
     if config.state_dir.join("store").exists() {
@@ -104,6 +115,10 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
         issued.certificate.not_after.strftime("%Y-%m-%d %H:%M")
     );
     scope.close(Duration::from_secs(1)).await;
+    if runs {
+        println!("its agent runs, and goes on with the new certificate within minutes");
+        return Ok(Next::Nothing);
+    }
     start(asked, config)
 }
 
@@ -118,6 +133,10 @@ enum Standing {
     New,
     /// That node of it, and may be for longer.
     Same,
+    /// That node of a cluster at that address, which is not the one that is meant.
+    Remade {
+        node: String,
+    },
     /// A node of it or of another cluster, by another name or of another server.
     Other {
         node: String,
@@ -131,28 +150,38 @@ enum Standing {
 }
 
 impl Standing {
-    fn of(
-        member: Option<(Member, ServerAddress)>,
-        name: &str,
-        wanted: &ServerAddress,
-        now: Timestamp,
-    ) -> Self {
-        match member {
-            None => Self::New,
-            Some((Member { node_name: node, not_after }, _)) if not_after <= now => {
-                Self::Expired { node, not_after }
-            }
-            Some((Member { node_name, .. }, server)) if node_name == name && server == *wanted => Self::Same,
-            Some((Member { node_name: node, .. }, server)) => Self::Other { node, server },
+    fn of(joined: Option<Membership>, name: &str, asked: &Join, now: Timestamp) -> Self {
+        let Some(Membership { member: Member { node_name: node, not_after }, server, authorities }) = joined
+        else {
+            return Self::New;
+        };
+        if not_after <= now {
+            Self::Expired { node, not_after }
+        } else if node != name || server != asked.server {
+            Self::Other { node, server }
+        } else if asked.ca_cert_hash.iter().any(|hash| authorities.contains(hash)) {
+            Self::Same
+        } else {
+            Self::Remade { node }
         }
     }
 }
 
 /// As which node of which cluster this machine has joined.
-fn member(paths: &Paths) -> anyhow::Result<Option<(Member, ServerAddress)>> {
+struct Membership {
+    member: Member,
+    server: ServerAddress,
+    authorities: Vec<KeyHash>,
+}
+
+fn member(paths: &Paths) -> anyhow::Result<Option<Membership>> {
     let Some(member) = paths.member()? else { return Ok(None) };
-    let server = client::Kubeconfig::load(&paths.kubeconfig)?.endpoint(None)?.server;
-    Ok(Some((member, server.to_string().parse()?)))
+    let endpoint = client::Kubeconfig::load(&paths.kubeconfig)?.endpoint(None)?;
+    let authorities = match &endpoint.ca {
+        Some(Pem::Data(pem)) => Certificate::all_from_pem(pem)?.iter().map(KeyHash::of).collect(),
+        _ => Vec::new(),
+    };
+    Ok(Some(Membership { member, server: endpoint.server.to_string().parse()?, authorities }))
 }
 
 fn check_ranges(config: &Config, cluster: &Discovered) -> anyhow::Result<()> {
@@ -242,7 +271,14 @@ pub(crate) async fn token(asked: &Token) -> anyhow::Result<()> {
             // As kubeadm: 0 is for ever.
             let life = (!ttl.is_zero()).then_some(*ttl);
             let token = tokens::create(&client, life, description.as_deref(), Timestamp::now()).await?;
-            println!("{}", tokens::join_line(&client, &token).await?);
+            let line = tokens::join_line(&client, &token).await?;
+            println!("{}", line.text);
+            if !line.signed {
+                eprintln!(
+                    "coracle: nobody has signed kube-public/cluster-info with this token yet, without which it is refused: is \
+                     components.controllers on, or does kube-controller-manager run with --controllers=*,bootstrap-signer-controller?"
+                );
+            }
         }
         Token::List { connection } => {
             print!("{}", tokens::list(&person::connect(connection)?, Timestamp::now()).await?);
@@ -417,13 +453,14 @@ mod tests {
         let cluster = ControlPlane::start().await;
         let token = cluster.token().await;
         let line = tokens::join_line(&cluster.admin, &token).await.unwrap();
+        assert!(line.signed);
         let expected = format!(
             "coracle join {} --token {} --ca-cert-hash {}",
             cluster.address,
             token.reveal(),
             cluster.hash()
         );
-        assert_eq!(line, expected);
+        assert_eq!(line.text, expected);
         let stranger = BootstrapToken::generate().unwrap();
         let refused = cluster.discover(&stranger).await.unwrap_err();
         assert!(matches!(refused, DiscoverError::Distrust(Distrust::UnknownToken { .. })), "{refused}");
@@ -553,11 +590,20 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let server = |text: &str| text.parse::<ServerAddress>().unwrap();
         let now = at("2026-11-21T10:00:00Z");
+        let hash = |digit: &str| format!("sha256:{}", digit.repeat(64)).parse::<KeyHash>().unwrap();
+        let asking = |digit: &str| Join { ca_cert_hash: vec![hash("0"), hash(digit)], ..asked(None) };
         let standing = |node: &str, of: &str, until: &str| {
             let member = Member { node_name: node.into(), not_after: at(until) };
-            Standing::of(Some((member, server(of))), "a", &server("192.0.2.1:6443"), now)
+            let joined = Membership { member, server: server(of), authorities: vec![hash("a")] };
+            Standing::of(Some(joined), "a", &asking("a"), now)
         };
-        assert_eq!(Standing::of(None, "a", &server("192.0.2.1:6443"), now), Standing::New);
+        assert_eq!(Standing::of(None, "a", &asking("a"), now), Standing::New);
+        let joined = Membership {
+            member: Member { node_name: "a".into(), not_after: at("2026-11-21T10:00:01Z") },
+            server: server("192.0.2.1:6443"),
+            authorities: vec![hash("b")],
+        };
+        assert_eq!(Standing::of(Some(joined), "a", &asking("a"), now), Standing::Remade { node: "a".into() });
         assert_eq!(standing("a", "192.0.2.1:6443", "2026-11-21T10:00:01Z"), Standing::Same);
         for (node, of) in [("b", "192.0.2.1:6443"), ("a", "192.0.2.2:6443"), ("a", "192.0.2.1:7443")] {
             let other = Standing::Other { node: node.into(), server: server(of) };

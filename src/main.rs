@@ -103,7 +103,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(common) => {
             let config = load(&common)?;
-            if !person::machine_is_ready(&config, Role::Up) {
+            if !person::machine_is_ready(&config, Role::Up, true) {
                 return Ok(ExitCode::FAILURE);
             }
             logging::start(&config.logging)?;
@@ -111,7 +111,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Server(common) => {
             let config = load(&common)?;
-            if !person::machine_is_ready(&config, Role::Server) {
+            if !person::machine_is_ready(&config, Role::Server, true) {
                 return Ok(ExitCode::FAILURE);
             }
             logging::start(&config.logging)?;
@@ -142,7 +142,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 async fn run_node(common: &Common) -> anyhow::Result<ExitCode> {
     let config = load(common)?;
-    if !person::machine_is_ready(&config, Role::Node) {
+    if !person::machine_is_ready(&config, Role::Node, true) {
         return Ok(ExitCode::FAILURE);
     }
     logging::start(&config.logging)?;

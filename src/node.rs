@@ -176,6 +176,7 @@ pub(crate) fn network_config(config: &Config, place: &NodePlace) -> network::Con
         cni_plugin_dirs: network.cni_plugin_dirs.clone(),
         cluster_cidr: vec![network.pod_cidr],
         mtu: network.mtu,
+        direct_routes: network.direct_routes,
         tunnel: network::Tunnel { vni: network.vxlan.0, port: network.vxlan.1 },
         plugin_binary: None,
     }

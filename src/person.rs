@@ -107,6 +107,7 @@ pub(crate) async fn doctor(asked: &Doctor) -> anyhow::Result<ExitCode> {
     let role = asked.role.unwrap_or_else(|| role_of(&config));
     let mut questions = questions(&config, role);
     questions.thorough = true;
+    questions.starting = false;
     if role.runs_pods(&config) {
         questions.runtime = ask_runtime(&config).await;
     }
@@ -115,9 +116,11 @@ pub(crate) async fn doctor(asked: &Doctor) -> anyhow::Result<ExitCode> {
     Ok(if doctor::is_broken(&findings) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// What `coracle doctor` would call broken, told on standard error: nothing is started on such a machine.
-pub(crate) fn machine_is_ready(config: &Config, role: Role) -> bool {
+/// What `coracle doctor` would call broken, told on standard error: nothing is started on such a machine. Where one of
+/// ours runs already, nothing may be `starting`.
+pub(crate) fn machine_is_ready(config: &Config, role: Role, starting: bool) -> bool {
     let mut questions = questions(config, role);
+    questions.starting = starting;
     if config.state_dir.join("store").exists() || role == Role::Node {
         // A cluster that is there already is not stopped by a route that came later.
         questions.overlaps.clear();
@@ -178,6 +181,7 @@ fn questions(config: &Config, role: Role) -> doctor::Questions {
         overlaps: overlaps.iter().map(ToString::to_string).collect(),
         runtime: doctor::Runtime::NotAsked,
         bridge: config.network.provider != NetworkProvider::BuiltIn,
+        starting: true,
         thorough: false,
     }
 }

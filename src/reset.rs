@@ -19,7 +19,8 @@ use crate::{
 
 /// What a machine knows of its cluster, and a control plane of itself. The kubeconfig of a node first: without it, the
 /// machine has left its cluster.
-const CLUSTER: [&str; 5] = ["node.kubeconfig", "joined.yaml", "store", "pki", "admin.kubeconfig"];
+const CLUSTER: [&str; 6] =
+    ["node.kubeconfig", "joined.yaml", "node-address", "store", "pki", "admin.kubeconfig"];
 
 /// # Errors
 /// When something could not be removed: each thing was named before.

@@ -138,6 +138,8 @@ pub struct Network {
     pub cni_plugin_dirs: Vec<PathBuf>,
     /// The largest packet of a pod's interface; found from the uplink where absent.
     pub mtu: Option<u32>,
+    /// Whether nodes on one link send pods' packets to each other without the tunnel.
+    pub direct_routes: bool,
     /// Identifier and UDP port of the tunnel between nodes on different links: the same on every node.
     pub vxlan: (u32, u16),
 }
@@ -395,6 +397,7 @@ impl Default for Config {
                 cni_bin_dir: "/opt/cni/bin".into(),
                 cni_plugin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
                 mtu: None,
+                direct_routes: true,
                 vxlan: (107, 4789),
             },
             runtime: Runtime { endpoint: "unix:///run/containerd/containerd.sock".into() },

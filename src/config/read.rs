@@ -1,6 +1,6 @@
 //! From the document to [`Config`]: which fields there are, and what must hold between them.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -17,6 +17,8 @@ pub(crate) const SCHEDULERS: [&str; 11] =
     ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "mh"];
 /// The share of a node (upstream's `--node-cidr-mask-size`).
 const NODE_MASK: u8 = 24;
+/// The API refuses what asks for less.
+const LEAST_CERTIFICATE_LIFE: Duration = Duration::from_secs(600);
 
 /// What the document does not say is as in `base`.
 pub(crate) fn config(text: &str, base: &Config) -> Result<Config, Vec<Mistake>> {
@@ -78,7 +80,11 @@ fn node(config: &mut Config, mut section: Section<'_>) {
         );
     }
     node.certificate_dir = section.path("certificateDir").map(Into::into).or(node.certificate_dir.take());
+    let line = section.line_of("certificateDuration");
     node.certificate_life = section.duration("certificateDuration").or(node.certificate_life);
+    if node.certificate_life.is_some_and(|life| life < LEAST_CERTIFICATE_LIFE) {
+        section.mistake(line, "certificateDuration", "is less than 10m, the least that signers give");
+    }
     section.finish();
 }
 
@@ -124,6 +130,7 @@ fn network(config: &mut Config, mut section: Section<'_>) {
         network.cni_plugin_dirs = dirs.into_iter().map(Into::into).collect();
     }
     network.mtu = section.number("mtu", 576, 65535).or(network.mtu);
+    set!(network.direct_routes, section.bool("directRoutes"));
     set!(network.vxlan.0, section.number::<u32>("vxlanVNI", 1, 0x00ff_ffff));
     set!(network.vxlan.1, section.number::<u16>("vxlanPort", 1, 65535));
     let (pods, services) = (network.pod_cidr, network.service_cidr);

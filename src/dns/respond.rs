@@ -72,11 +72,8 @@ impl Responder {
             return Step::Reply(request.code(ResponseCode::Refused));
         }
         if !self.zone.is_ours(name) {
-            // As resolvers of others do. An unknown is not an absence: that one asks again.
-            match request.client {
-                Client::Known => {}
-                Client::Stranger => return Step::Reply(request.code(ResponseCode::Refused)),
-                Client::Unknown => return Step::Reply(request.code(ResponseCode::ServFail)),
+            if request.client != Client::Known {
+                return Step::Reply(request.not_asked_for());
             }
             let target = name.clone();
             return Step::Ask(Box::new(Pending { request, answers: Vec::new(), target }));
@@ -91,8 +88,12 @@ impl Responder {
                 // Aliases that end nowhere.
                 Step::Reply(request.code(ResponseCode::ServFail))
             }
-            // The alias is the cluster's own word, and all that others get of it.
-            End::Elsewhere(_) if request.client != Client::Known => Step::Reply(self.reply(&request, answer)),
+            // The alias is the cluster's own word, and all that others get of it. No alias led to an address that is nobody's
+            // here.
+            End::Elsewhere(_) if request.client != Client::Known && !answer.answers.is_empty() => {
+                Step::Reply(self.reply(&request, answer))
+            }
+            End::Elsewhere(_) if request.client != Client::Known => Step::Reply(request.not_asked_for()),
             End::Elsewhere(target) => {
                 Step::Ask(Box::new(Pending { request, answers: answer.answers, target }))
             }
@@ -182,6 +183,15 @@ enum ReplyError {
 }
 
 impl Request {
+    /// What others get of names outside the cluster. As resolvers do; whoever is not known yet asks again.
+    fn not_asked_for(&self) -> Vec<u8> {
+        self.code(if self.client == Client::Stranger {
+            ResponseCode::Refused
+        } else {
+            ResponseCode::ServFail
+        })
+    }
+
     /// None for what is no question; `Err` is the reply to what cannot be read.
     fn read(bytes: &[u8], transport: Transport, client: Client) -> Result<Option<Self>, Vec<u8>> {
         let Some(header) = bytes.get(..wire::HEADER) else { return Ok(None) };

@@ -324,7 +324,8 @@ async fn before_the_cluster_is_known_its_names_are_not_denied() {
 #[tokio::test]
 async fn other_names_are_asked_for_whoever_belongs_to_the_cluster_and_for_nobody_else() {
     let told = |server: &Server, name: &str, peer: &str| {
-        let question = question(name, RecordType::A, None);
+        let kind = if name.ends_with(".arpa.") { RecordType::PTR } else { RecordType::A };
+        let question = question(name, kind, None);
         match server.responder.begin(&question, Transport::Udp, peer.parse().unwrap()) {
             Step::Ask(_) => "asked".to_owned(),
             Step::Drop => "dropped".to_owned(),
@@ -347,6 +348,11 @@ async fn other_names_are_asked_for_whoever_belongs_to_the_cluster_and_for_nobody
     }
     let stranger = "198.51.100.9";
     assert_eq!(told(&server, "example.com.", stranger), "Query Refused [] false");
+    assert_eq!(
+        told(&server, "7.113.0.203.in-addr.arpa.", stranger),
+        "Query Refused [] false",
+        "nor addresses"
+    );
     assert_eq!(told(&server, "web.default.svc.cluster.local.", stranger), "No Error [\"10.96.0.9\"] false");
     assert_eq!(
         told(&server, "out.default.svc.cluster.local.", stranger),
@@ -356,6 +362,7 @@ async fn other_names_are_asked_for_whoever_belongs_to_the_cluster_and_for_nobody
     server.stop().await;
     let early = Server::start(false, 53, &[]).await;
     assert_eq!(told(&early, "example.com.", "192.0.2.5"), "Server Failure [] false", "it may be a node");
+    assert_eq!(told(&early, "7.113.0.203.in-addr.arpa.", "192.0.2.5"), "Server Failure [] false");
     assert_eq!(told(&early, "example.com.", "10.244.3.9"), "asked");
     early.stop().await;
 }

@@ -128,7 +128,8 @@ impl Paths {
         Ok(Some(Member { node_name: node.to_owned(), not_after: issued.certificate.not_after }))
     }
 
-    /// Makes this machine a member, wholly or not at all, and forgets the key that was asked with.
+    /// Makes this machine a member, wholly or not at all, and forgets the key that was asked with. What its server showed
+    /// goes, since another authority may have signed it: the agent asks for another.
     ///
     /// # Errors
     /// Which file cannot be written, and whether everything is as it was.
@@ -146,6 +147,7 @@ impl Paths {
             (&self.kubeconfig, kubeconfig),
         ];
         replace_all(&files)?;
+        drop(fs::remove_file(&self.serving));
         Pending::beside(&self.client).forget();
         Ok(())
     }

@@ -153,10 +153,20 @@ async fn wait(scope: &Scope, time: Duration) -> bool {
 /// That it has expired, and that a new start could get another.
 pub async fn rotate_client(rotation: ClientRotation, scope: Scope) -> Result<(), Expired> {
     let (schedule, mut failures) = (Schedule::new(), 0);
+    let mut shown: Option<Vec<u8>> = None;
     loop {
         let now = Timestamp::now();
         let due = match read_pair(&rotation.file) {
             Ok(Some(issued)) => {
+                let der = issued.certificate.der.to_vec();
+                if shown.as_ref().is_some_and(|shown| *shown != der) {
+                    info!(
+                        node = rotation.node_name,
+                        "somebody else wrote a client certificate; it is shown from now on"
+                    );
+                    rotation.reconnect.reconnect().await;
+                }
+                shown = Some(der);
                 if issued.certificate.not_after <= now {
                     let mend = rotation.recovery.words();
                     error!(
@@ -185,6 +195,7 @@ pub async fn rotate_client(rotation: ClientRotation, scope: Scope) -> Result<(),
             () = scope.cancelled() => return Ok(()),
             turn = renew_client(&rotation) => turn,
         };
+        shown = turn.as_ref().map(|issued| issued.certificate.der.to_vec()).or(shown);
         let due = |issued: &Issued| schedule.due_in(&issued.certificate, Timestamp::now());
         if !wait(&scope, pause(turn.as_ref().map(due), &mut failures)).await {
             return Ok(());

@@ -113,12 +113,19 @@ fn secret(
 /// How long the control plane may take to sign by a new token.
 const SIGNING: Duration = Duration::from_secs(5);
 
-/// The line to paste on the machine that joins, once it may be used: when the control plane has signed by the token, or has
-/// had the time to.
+/// What is pasted on the machine that joins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub text: String,
+    /// Whether the control plane has signed by the token. Until then it lets nobody in.
+    pub signed: bool,
+}
+
+/// The line to paste on the machine that joins, when the control plane has signed by the token, or has had the time to.
 ///
 /// # Errors
 /// When the cluster does not say how it is joined.
-pub async fn join_line(client: &Client, token: &BootstrapToken) -> Result<String, TokensError> {
+pub async fn join_line(client: &Client, token: &BootstrapToken) -> Result<Line, TokensError> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
     let until = Instant::now() + SIGNING;
     loop {
@@ -132,7 +139,7 @@ pub async fn join_line(client: &Client, token: &BootstrapToken) -> Result<String
         let signature = format!("jws-kubeconfig-{}", token.id());
         let signed = map.data.as_ref().is_some_and(|data| data.contains_key(&signature));
         if signed || Instant::now() >= until {
-            return line(&map, token);
+            return line(&map, token).map(|text| Line { text, signed });
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -32,6 +32,8 @@ pub struct Config {
     pub cluster_cidr: Vec<IpNet>,
     /// Of pods' interfaces; otherwise as the interface that the default route leads to.
     pub mtu: Option<u32>,
+    /// Whether nodes on one link send pods' packets to each other without the tunnel.
+    pub direct_routes: bool,
     /// To nodes that no link is shared with.
     pub tunnel: Tunnel,
     /// What `coracle-cni` in the runtime's plugin folder leads to; otherwise this process's own binary.

@@ -38,5 +38,5 @@ mod turns;
 
 pub use config::{Config, ProviderConfig, Tunnel};
 pub use reset::{Report, reset};
-pub use routes::StepError;
+pub use routes::{StepError, TUNNEL_LINKS};
 pub use task::{NetworkError, Nodes, run};

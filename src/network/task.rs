@@ -6,10 +6,10 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 use client::{ObjectKey, Store};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
-use lifecycle::{Scope, WorkError, Workers};
+use lifecycle::{Backoff, Chain, Scope, WorkError, Workers};
 use netlink::{nft, route};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     builtin::{self, Settings},
@@ -26,7 +26,8 @@ use crate::{
 
 /// The safety net under the events.
 const INTERVAL: Duration = Duration::from_secs(30);
-const RETRY: Duration = Duration::from_secs(2);
+/// What fails for minutes is not mended by haste.
+const RETRY: Backoff = Backoff::doubling(Duration::from_secs(2), INTERVAL);
 const BLOCKING_DEADLINE: Duration = Duration::from_secs(60);
 /// Requests of the runtime, and this loop.
 const WORKERS: usize = 16;
@@ -114,12 +115,10 @@ pub async fn run(config: Config, nodes: Nodes, scope: Scope) -> Result<(), Netwo
         addresses: Vec::new(),
         tunnel_mtu: settings.tunnel_mtu,
     };
+    let mut failures = Failures::default();
     loop {
         let outcome = network.pass(&nodes).await;
-        if let Err(error) = &outcome {
-            warn!(error = error as &dyn std::error::Error, "network: pass failed");
-        }
-        let patience = if outcome.is_ok() { INTERVAL } else { RETRY };
+        let patience = failures.count(outcome.as_ref().err());
         // Every arm means the same: look again.
         tokio::select! {
             () = scope.cancelled() => return Ok(()),
@@ -131,6 +130,36 @@ pub async fn run(config: Config, nodes: Nodes, scope: Scope) -> Result<(), Netwo
             () = folder.changed(), if outcome.is_ok() => {}
             () = tokio::time::sleep(patience) => {}
         }
+    }
+}
+
+/// Passes that failed in a row.
+#[derive(Default)]
+struct Failures {
+    count: u32,
+    /// What the log has of the last one.
+    told: String,
+}
+
+impl Failures {
+    /// How long to wait. A failure is told once, until another follows it.
+    fn count(&mut self, failure: Option<&NetworkError>) -> Duration {
+        let Some(error) = failure else {
+            if std::mem::take(&mut self.count) > 0 {
+                info!("network: whole again");
+            }
+            self.told.clear();
+            return INTERVAL;
+        };
+        self.count += 1;
+        let words = Chain(error).to_string();
+        if words == self.told {
+            debug!(error = words, failures = self.count, "network: pass failed again");
+        } else {
+            warn!(error = words, "network: pass failed; tried again every {} s at most", INTERVAL.as_secs());
+            self.told = words;
+        }
+        RETRY.delay(self.count)
     }
 }
 
@@ -244,6 +273,7 @@ impl Network {
             addresses: self.addresses.clone(),
             pod_cidrs: self.pod_cidrs.clone(),
             cluster_cidrs: self.config.cluster_cidr.clone(),
+            direct_routes: self.config.direct_routes,
             tunnel: self.config.tunnel,
         };
         let Outcome { plan, failed } =

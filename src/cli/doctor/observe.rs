@@ -32,6 +32,8 @@ pub struct Questions {
     pub runtime: Runtime,
     /// Whether pods are on a bridge of other people's plugins.
     pub bridge: bool,
+    /// Whether another process of ours is about to serve on those ports.
+    pub starting: bool,
     /// Ask programs of the system too, which takes them a second: for a person.
     pub thorough: bool,
 }
@@ -52,7 +54,7 @@ pub fn observe(questions: &Questions) -> Facts {
         programs: PROGRAMS.into_iter().map(|name| (name, in_path(name))).collect(),
         ports: questions.ports.iter().map(|address| (address.port(), taken(*address))).collect(),
         running: running(),
-        starting: !questions.thorough,
+        starting: questions.starting,
         cgroups: cgroups(),
         overlay: std::fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.contains("\toverlay")),
         netfilter_error: netfilter().err().map(|error| error.to_string()),

@@ -41,6 +41,8 @@ pub struct Link {
     pub mtu: u32,
     pub mac: Option<Mac>,
     pub up: bool,
+    /// Whether those who share the link ask each other for hardware addresses: not on WireGuard, a tun or PPP.
+    pub has_neighbours: bool,
     /// The index of the other end, for a veth. It counts in the other end's namespace.
     pub peer: Option<u32>,
     /// For a VXLAN device.
@@ -181,6 +183,7 @@ fn read(message: &RouteNetlinkMessage) -> Option<Link> {
         mtu: 0,
         mac: None,
         up: message.header.flags.contains(LinkFlags::Up),
+        has_neighbours: !message.header.flags.intersects(LinkFlags::Noarp | LinkFlags::Pointopoint),
         peer: None,
         vxlan: None,
     };

@@ -27,7 +27,7 @@ use netlink::RequestError;
 
 pub(crate) use plan::{Local, Outcome, Peer, Step, internal_addresses, peers, pod_cidrs};
 pub(crate) use ranges::Refused;
-pub use {apply::StepError, plan::Tunnel};
+pub use {apply::StepError, names::TUNNEL_LINKS, plan::Tunnel};
 
 /// Makes our ways to other nodes' pods what the peers say. Blocks. One step that fails does not keep others from
 /// being made.

@@ -12,13 +12,16 @@ pub(crate) enum Underlay {
     V6,
 }
 
+/// The links that tunnels are made as.
+pub const TUNNEL_LINKS: [&str; 2] = ["coracle-vxlan", "coracle-vxlan6"];
+
 impl Underlay {
     pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
 
     pub(crate) fn device(self) -> &'static str {
         match self {
-            Self::V4 => "coracle-vxlan",
-            Self::V6 => "coracle-vxlan6",
+            Self::V4 => TUNNEL_LINKS[0],
+            Self::V6 => TUNNEL_LINKS[1],
         }
     }
 

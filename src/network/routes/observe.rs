@@ -26,6 +26,7 @@ pub(super) fn observe(host: &mut Socket) -> Result<Observed, RequestError> {
     };
     Ok(Observed {
         addresses: host.addresses_by_link()?,
+        shared_links: links.iter().filter(|link| link.has_neighbours).map(|link| link.index).collect(),
         routes: host.own_routes()?,
         mtus: links.iter().map(|link| (link.index, link.mtu)).collect(),
         default_mtu,

@@ -42,6 +42,8 @@ pub(crate) struct Local {
     pub(crate) pod_cidrs: Vec<IpNet>,
     /// Where pods of all nodes are.
     pub(crate) cluster_cidrs: Vec<IpNet>,
+    /// Whether a link carries packets of pods to its other nodes: not in clouds that look at who sends what.
+    pub(crate) direct_routes: bool,
     pub(crate) tunnel: Tunnel,
 }
 
@@ -58,6 +60,8 @@ pub(crate) struct Peer {
 pub(super) struct Observed {
     /// Its addresses, each with the prefix of its link and the link's index.
     pub(super) addresses: Vec<(u32, IpNet)>,
+    /// The links that deliver whatever is sent to a neighbour. A WireGuard drops what none of its peers is known to have.
+    pub(super) shared_links: BTreeSet<u32>,
     /// The routes that are ours.
     pub(super) routes: Vec<Route>,
     pub(super) mtus: BTreeMap<u32, u32>,
@@ -164,7 +168,7 @@ pub(super) fn plan(local: &Local, peers: &[Peer], observed: &Observed) -> Plan {
     let mut wanted = Wanted::default();
     let (believed, refused) = ranges::believed(local, peers);
     for (peer, net) in believed {
-        wanted.add(local, peer, net, &observed.addresses);
+        wanted.add(local, peer, net, observed);
     }
     let mut plan = Plan { unreachable: std::mem::take(&mut wanted.unreachable), refused, ..Plan::default() };
     let mut kept = BTreeSet::new();
@@ -223,8 +227,10 @@ impl Table {
 }
 
 impl Wanted {
-    fn add(&mut self, local: &Local, peer: &Peer, net: IpNet, own: &[(u32, IpNet)]) {
-        if let Some(gateway) = gateway(peer, net, own) {
+    fn add(&mut self, local: &Local, peer: &Peer, net: IpNet, observed: &Observed) {
+        if local.direct_routes
+            && let Some(gateway) = gateway(peer, net, observed)
+        {
             self.ways.insert(net, Way::Link(gateway));
             return;
         }
@@ -240,10 +246,11 @@ impl Wanted {
     }
 }
 
-/// The peer's address of the range's family on a link of ours.
-fn gateway(peer: &Peer, net: IpNet, own: &[(u32, IpNet)]) -> Option<IpAddr> {
+/// The peer's address of the range's family on a link that is shared with it.
+fn gateway(peer: &Peer, net: IpNet, observed: &Observed) -> Option<IpAddr> {
+    let shared = observed.addresses.iter().filter(|(link, _)| observed.shared_links.contains(link));
     let on_link =
-        |address: &IpAddr| own.iter().any(|(_, own)| own.contains(address) && own.addr() != *address);
+        |address: &IpAddr| shared.clone().any(|(_, own)| own.contains(address) && own.addr() != *address);
     peer.addresses.iter().copied().filter(|ip| ip.is_ipv4() == net.addr().is_ipv4()).find(on_link)
 }
 

@@ -30,6 +30,7 @@ fn local() -> Local {
         addresses: vec![ip("192.0.2.1")],
         pod_cidrs: vec![net("10.1.0.0/24")],
         cluster_cidrs: vec![net("10.1.0.0/16")],
+        direct_routes: true,
         tunnel: Tunnel::default(),
     }
 }
@@ -38,6 +39,7 @@ fn local() -> Local {
 fn host(routes: Vec<Route>) -> Observed {
     Observed {
         addresses: vec![(UPLINK, net("192.0.2.1/24")), (UPLINK, net("2001:db8::1/64"))],
+        shared_links: [UPLINK].into(),
         routes,
         mtus: [(UPLINK, 1400)].into(),
         default_mtu: Some(1500),
@@ -123,6 +125,16 @@ fn a_node_on_the_same_link_is_routed_to_and_one_elsewhere_gets_the_tunnel() {
     let last = host.routes.last().unwrap();
     assert_eq!((last.gateway, last.interface), (Some(ip("10.1.3.0")), Some(device.index)));
     assert_eq!(first.unreachable, []);
+}
+
+#[test]
+fn what_a_link_does_not_carry_goes_through_the_tunnel() {
+    let peers = [peer("192.0.2.2", "10.1.2.0/24")];
+    let tunnel = [Step::SetRoute(net("10.1.2.0/24"), Way::Tunnel(Underlay::V4, ip("10.1.2.0")))];
+    let without_neighbours = Observed { shared_links: [].into(), ..host(vec![]) };
+    assert!(plan(&local(), &peers, &without_neighbours).steps.ends_with(&tunnel));
+    let forbidden = Local { direct_routes: false, ..local() };
+    assert!(plan(&forbidden, &peers, &host(vec![])).steps.ends_with(&tunnel));
 }
 
 #[test]

@@ -100,6 +100,7 @@ pub(crate) fn config(host: &Host) -> Config {
         cni_plugin_dirs: vec!["/usr/lib/cni".into()],
         cluster_cidr: vec!["10.77.0.0/16".parse().unwrap()],
         mtu: None,
+        direct_routes: true,
         tunnel: network::Tunnel::default(),
         plugin_binary: Some(env!("CARGO_BIN_EXE_coracle-cni").into()),
     }

@@ -46,7 +46,6 @@ done
 case $role in up) service=coracle.service ;; *) service=coracle-$role.service ;; esac
 for other in coracle.service coracle-server.service coracle-node.service; do
   if [ $other != "$service" ] && [ -e /etc/systemd/system/$other ]; then
-    [ "$role" = up ] || [ $other = coracle.service ] || continue
     fail "$other is installed; one machine has one of them. Run deploy/uninstall.sh first"
   fi
 done

@@ -141,6 +141,9 @@ web() {
   grep -q '^LoadState=loaded MemoryMax=67108864 67108864$' "$VM_DIR/last"
 }
 
+in_pod() { k exec "$1" -- sh -c "$2"; }
+page_at() { in_pod "$1" "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 10 $2" | grep -q 'Hello from a pod'; }
+
 # From a pod on each node, through its resolv.conf, the Service kube-system/kube-dns and the rules of Services.
 dns() {
   local pod name
@@ -151,8 +154,6 @@ kind: Service
 metadata: {name: peers}
 spec: {clusterIP: None, selector: {app: web}}
 PEERS
-  in_pod() { k exec "$1" -- sh -c "$2"; }
-  page_at() { in_pod "$1" "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 10 $2" | grep -q 'Hello from a pod'; }
   finds() { in_pod "$1" "nslookup $2" | grep -c '^Address' | grep -q "^$3\$"; }
   is_denied() { in_pod "$1" "nslookup $2 2>&1; true" | grep -q NXDOMAIN; }
   for pod in $(web_pods '{.metadata.name}'); do
@@ -220,6 +221,27 @@ pod_on() { k get pods -l "app=$1" --field-selector "spec.nodeName=node$2" -o 'js
 is_gone() { ! lab_alive "$1"; }
 # What became of a pod that its machine took down with it: phase, reason, exit code and last words.
 end_of() { k get pod "$1" -o 'jsonpath={.status.phase} {.status.reason} {.status.containerStatuses[0].state.terminated.exitCode} {.status.containerStatuses[0].state.terminated.message}'; }
+
+# Nodes whose link does not carry what has a pod's address: Services, names and the doctor over the tunnel, and back again.
+tunnel() {
+  local i pod
+  spread
+  for i in $NODES; do
+    on "$i" 'echo "network: {directRoutes: false}" >>/etc/coracle/config.yaml; systemctl restart coracle-node.service'
+  done
+  tunnels() { on "$1" 'ip route' | grep -q 'via 10.244.* dev coracle-vxlan'; }
+  for i in $NODES; do eventually 120 "machine $i sends through the tunnel" tunnels "$i"; done
+  web_is_served 2 3
+  for i in $NODES; do
+    for pod in $(web_pods '{.status.podIP}'); do eventually 60 "machine $i reaches $pod" fetch "$i" "$pod:8080"; done
+  done
+  for pod in $(web_pods '{.metadata.name}'); do eventually 60 "$pod fetches web" page_at "$pod" 'web 80'; done
+  on 2 coracle doctor
+  for i in $NODES; do on "$i" "sed -i '/directRoutes/d' /etc/coracle/config.yaml; systemctl restart coracle-node.service"; done
+  no_tunnel() { ! on "$1" 'ip -o link' | grep -q coracle-vxlan; }
+  for i in $NODES; do eventually 120 "machine $i needs no tunnel" no_tunnel "$i"; done
+  web_is_served 2 3
+}
 
 # A machine that is told to reboot ends its pods first: others take their place.
 reboot() {
@@ -385,7 +407,7 @@ proxy_modes() {
   for mode in nftables iptables ipvs iptables nftables; do proxy_mode $mode; done
 }
 
-all="web dns agent_killed upgrade ipvs_traffic proxy_modes reboot graceful_shutdown power_cut partition uninstall one_machine"
+all="web dns tunnel agent_killed upgrade ipvs_traffic proxy_modes reboot graceful_shutdown power_cut partition uninstall one_machine"
 
 # --- running them
 

@@ -185,6 +185,8 @@ impl Files {
         program.arg(format!("--config={config}"));
         program.arg(format!("--container-runtime-endpoint=unix://{run}/containerd.sock"));
         program.args(["--hostname-override=b", "--node-labels=example.com/rack=7", "--v", "2"]);
+        // Else upstream's asks the machine's resolvers for the name, at each status, and these may not answer from in here.
+        program.arg(format!("--node-ip={}", b.address()));
         program.arg(format!("--root-dir={state}/kubelet"));
         program.arg(format!("--cert-dir={state}/kubelet/pki"));
         b.start_beside("kubelet", program)

@@ -57,3 +57,28 @@ fn a_name_that_is_no_label_is_warned_of() {
         "spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply"
     );
 }
+
+#[test]
+fn a_hostname_override_is_a_name_of_the_pods_own() {
+    let refused = |change: Value| {
+        let mut pod = running();
+        pod["spec"].as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let errors = PODS.validate_create(&pod);
+        errors.into_iter().map(|error| format!("{}: {}", error.field, error.detail)).collect::<Vec<_>>()
+    };
+    assert_eq!(refused(json!({"hostnameOverride": "a.b", "hostname": "c", "subdomain": "d"})), [""; 0]);
+    assert_eq!(refused(json!({"hostnameOverride": "", "hostNetwork": true})), [""; 0]);
+    for (change, words) in [
+        (json!({"hostnameOverride": "a", "hostNetwork": true}), "may not be set when `hostNetwork` is true"),
+        (
+            json!({"hostnameOverride": "a", "setHostnameAsFQDN": true}),
+            "may not be set when `setHostnameAsFQDN` is true",
+        ),
+        (json!({"hostnameOverride": "a".repeat(65)}), "may not be more than 64 bytes"),
+        (json!({"hostnameOverride": "Not-RFC1123"}), "a lowercase RFC 1123 subdomain must consist of"),
+    ] {
+        let said = refused(change);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with(&format!("spec.hostnameOverride: {words}")), "{said:?}");
+    }
+}

@@ -34,13 +34,22 @@ pub const RETRY_LONGEST: Duration = Duration::from_secs(10);
 pub struct Outcome {
     /// Why containers are still not running, by name. Replaces what was known of those that were tried.
     pub waiting: BTreeMap<String, Waiting>,
-    /// Containers that were made, and when the instance before ended: their back-off grows.
-    pub made: Vec<(String, Option<Timestamp>)>,
+    pub made: Vec<Made>,
     /// Containers that could not be started, and after what to try again (the worker's own back-off when `None`).
     /// The others go on without them.
     pub refused: BTreeMap<String, Option<Duration>>,
     /// The pod as a whole could not be brought further.
     pub failed: bool,
+}
+
+/// A container that was made: its back-off grows.
+#[derive(Debug)]
+pub struct Made {
+    pub name: String,
+    /// Of the spec that it was made from.
+    pub hash: u64,
+    /// When the instance before it ended.
+    pub after: Option<Timestamp>,
 }
 
 /// One pass of work on a pod that should run.
@@ -306,7 +315,8 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
         match self.tools.runtime.create_container(scene.sandbox, scene.request, &request).await {
             Ok(id) => {
                 self.own(id.as_str());
-                self.outcome.made.push((start.name.clone(), start.after));
+                let (name, hash) = (start.name.clone(), request.hash);
+                self.outcome.made.push(Made { name, hash, after: start.after });
                 self.normal(container, events::CREATED, "Container created");
                 Some(id)
             }

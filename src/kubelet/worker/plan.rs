@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{
-    backoff::{Backoff, Wait},
+    backoff::{self, Backoff, Wait},
     ports::{FailedProbe, Reading},
 };
 use crate::{
@@ -341,14 +341,16 @@ fn push_start(
             ContainerState::Exited(exit) => Some(exit.finished_at),
             _ => None,
         });
-    let crash_loop = after.and_then(|ended| inputs.backoff.check(name, ended, inputs.now));
+    let hash = container_hash(container);
+    let key = backoff::of_container(name, hash);
+    let crash_loop = after.and_then(|ended| inputs.backoff.check(&key, ended, inputs.now));
     let refused = inputs.refused.get(name).filter(|until| **until > inputs.now);
     let by = crash_loop.map(HeldBy::CrashLoop).or(refused.copied().map(HeldBy::Refusal));
     if let Some(by) = by {
         actions.held.push(Held { name: name.clone(), by });
         return;
     }
-    let adopt = adopt.filter(|made| made.hash == Some(container_hash(container)));
+    let adopt = adopt.filter(|made| made.hash == Some(hash));
     let attempt = match adopt {
         Some(made) => made.attempt,
         None => next_attempt(inputs, name),

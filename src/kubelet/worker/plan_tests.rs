@@ -156,9 +156,13 @@ fn a_containers_own_rules_win_over_the_pods_policy() {
 #[test]
 fn a_container_that_keeps_ending_waits_its_turn() {
     let mut backoff = Backoff::default();
-    backoff.started("a", at(10), at(10));
+    let mut pod = simple("Always", &["a", "b"]);
+    let key = |pod: &Pod| backoff::of_container("a", container_hash(&pods::containers(pod)[0]));
+    backoff.started(&key(&pod), at(10), at(10));
     let observed = observed(ready(), vec![container("a", 0, 3, "1"), container("b", 0, 0, "r")]);
-    check_with(&simple("Always", &["a", "b"]), &observed, &[], &backoff, &["hold a"]);
+    check_with(&pod, &observed, &[], &backoff, &["hold a"]);
+    pod.spec.as_mut().unwrap().containers[0].image = Some("another".into());
+    check_with(&pod, &observed, &[], &backoff, &["start a#4"]);
 }
 
 #[test]

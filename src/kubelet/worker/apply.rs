@@ -112,7 +112,8 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
             if !killed.contains(&start.name) && actions.kill.iter().any(|kill| kill.name == start.name) {
                 continue;
             }
-            let scene = Scene { sandbox: &sandbox, request: &request, prepared: &prepared, ips: &ips };
+            let scene =
+                Scene { observed, sandbox: &sandbox, request: &request, prepared: &prepared, ips: &ips };
             let started = self.start(start, &scene).await;
             if !started && start.init {
                 return;
@@ -261,9 +262,8 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
     /// True once the container has been started and its hook has run.
     async fn start(&mut self, start: &Start, scene: &Scene<'_>) -> bool {
         let pod = self.pod.clone();
-        let Some(container) = pods::all_containers(&pod).find(|it| it.name == start.name) else {
-            return false;
-        };
+        let Some(container) = pods::container(&pod, &start.name) else { return false };
+        let container = &*container;
         let image = match self.tools.images.ensure(&pod, container).await {
             Ensured::Present(image) => image,
             Ensured::Pulling => {
@@ -349,6 +349,7 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
         image: &Image,
         scene: &Scene<'_>,
     ) -> Result<ContainerRequest, PrepareError> {
+        let target = self.target(container, scene.observed)?;
         let prepared = self.tools.resources.container(self.pod, container, scene.prepared, scene.ips).await?;
         let mut mounts = prepared.mounts;
         mounts.extend(self.own_mounts(start, container, scene.ips, &mounts).await?);
@@ -358,6 +359,7 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
             hash: container_hash(container),
             image_ref: image.id.clone(),
             image_user: image.user.clone(),
+            target,
             env: prepared.env,
             mounts,
             devices: prepared.devices,
@@ -365,6 +367,17 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
             oom_score_adj: resources::oom_score_adj(self.pod, container, self.node.memory_bytes),
             resources: resources::linux_resources(self.pod, container),
         })
+    }
+
+    /// The instance whose processes an ephemeral container is to see.
+    fn target(
+        &self,
+        container: &Container,
+        observed: &PodObservation,
+    ) -> Result<Option<ContainerId>, PrepareError> {
+        let Some(name) = pods::target_of(self.pod, &container.name) else { return Ok(None) };
+        let missing = || PrepareError::Config { message: format!("unable to find target container {name}") };
+        observed.latest(name).map(|target| Some(target.id.clone())).ok_or_else(missing)
     }
 
     /// The hosts file and the termination message, unless the pod mounts something there itself.
@@ -453,6 +466,7 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
 
 /// What containers of this pass are started in.
 struct Scene<'a> {
+    observed: &'a PodObservation,
     sandbox: &'a SandboxId,
     request: &'a SandboxRequest,
     prepared: &'a PreparedPod,

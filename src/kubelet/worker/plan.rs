@@ -114,6 +114,9 @@ pub fn compute_pod_actions(inputs: &Inputs<'_>) -> PodActions {
     if plan.init_containers() && !plan.actions.kill_pod {
         plan.main_containers();
     }
+    if !plan.actions.kill_pod {
+        plan.ephemeral_containers();
+    }
     plan.actions
 }
 
@@ -297,6 +300,30 @@ impl<'a> Planner<'a> {
             let kill_pod = inputs.observed.has_life();
             self.actions = PodActions { kill_pod, ..PodActions::default() };
         }
+    }
+
+    /// Each is started once and never again, also while the others get no further: that may be what somebody wants to
+    /// look into. They keep no pod alive.
+    fn ephemeral_containers(&mut self) {
+        let mut added = PodActions::default();
+        for container in pods::ephemeral_containers(self.inputs.pod) {
+            let adopt = match self.inputs.observed.latest(&container.name) {
+                Some(latest) if latest.state != ContainerState::Created => continue,
+                Some(made) => Some(made).filter(|made| Some(&made.sandbox) == self.sandbox),
+                None if self.was_made(&container.name) => continue,
+                None => None,
+            };
+            push_start(self.inputs, &mut added, &container, false, adopt);
+        }
+        added.start.append(&mut self.actions.start);
+        self.actions.start = added.start;
+        self.actions.held.append(&mut added.held);
+    }
+
+    /// The API remembers what the runtime may have removed.
+    fn was_made(&self, name: &str) -> bool {
+        let shown = self.inputs.pod.status.as_ref().and_then(|it| it.ephemeral_container_statuses.as_deref());
+        shown.unwrap_or_default().iter().any(|status| status.name == name && pods::was_made(status))
     }
 
     /// Why a running container must go.

@@ -194,6 +194,37 @@ fn sidecars_do_not_keep_a_pod_alive() {
 }
 
 #[test]
+fn an_ephemeral_container_starts_once_and_whatever_the_others_do() {
+    let mut pod = with_init("Always");
+    let added = json!([{"name": "debug", "image": "i", "targetContainerName": "c"}]);
+    pod.spec.as_mut().unwrap().ephemeral_containers = serde_json::from_value(added).unwrap();
+    check(&pod, vec![], vec![], &["sandbox 0", "start i1#0"]);
+    check(&pod, ready(), vec![container("i1", 0, 0, "r")], &["start debug#0"]);
+    let failing = vec![container("i1", 0, 0, "1")];
+    check(&pod, ready(), failing, &["start debug#0", "start i1#1"]);
+    let running = |state| {
+        vec![container("side", 0, 0, "r"), container("c", 0, 0, "r"), container("debug", 0, 0, state)]
+    };
+    for state in ["r", "0", "1", "u"] {
+        check(&pod, ready(), running(state), &[]);
+    }
+    check(&pod, ready(), running("c"), &["adopt debug-0"]);
+    pod.status = serde_json::from_value(json!({"ephemeralContainerStatuses": [{
+        "name": "debug", "ready": false, "restartCount": 0, "image": "", "imageID": "", "containerID": "containerd://gone"
+    }]}))
+    .unwrap();
+    check(&pod, ready(), vec![container("side", 0, 0, "r"), container("c", 0, 0, "r")], &[]);
+}
+
+#[test]
+fn an_ephemeral_container_keeps_no_pod_alive() {
+    let mut pod = simple("Never", &["a"]);
+    let added = json!([{"name": "debug", "image": "i"}, {"name": "late", "image": "i"}]);
+    pod.spec.as_mut().unwrap().ephemeral_containers = serde_json::from_value(added).unwrap();
+    check(&pod, ready(), vec![container("a", 0, 0, "0"), container("debug", 0, 0, "r")], &["kill pod"]);
+}
+
+#[test]
 fn a_lost_sandbox_is_made_anew_and_initialized_anew() {
     let gone = vec![sandbox(0, false)];
     check(

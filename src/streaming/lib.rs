@@ -15,6 +15,7 @@ mod pour;
 pub mod serve;
 pub mod spdy;
 mod splice;
+pub mod tls;
 mod translate;
 mod tunnel;
 pub mod websocket;

@@ -165,13 +165,30 @@ impl Connector {
             Remote::Refused(response) => return Ok(response),
             Remote::Switched(answer, remote) => (answer, remote),
         };
-        let mut response = Response::new(body::empty());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let mut headers = HeaderMap::new();
         for name in [header::CONNECTION, header::UPGRADE, STREAM_PROTOCOL] {
             for value in answer.get_all(&name) {
-                response.headers_mut().append(&name, value.clone());
+                headers.append(&name, value.clone());
             }
         }
+        Ok(self.joined(client, headers, remote))
+    }
+
+    /// Makes one connection of a client that asked to switch protocols and a remote that has, with these headers.
+    pub(super) fn join(
+        &self,
+        mut request: ActionRequest,
+        headers: HeaderMap,
+        remote: Switched,
+    ) -> Result<Respond, ApiError> {
+        let client = client(&mut request)?;
+        Ok(Respond::Raw(self.joined(client, headers, remote)))
+    }
+
+    fn joined(&self, client: OnUpgrade, headers: HeaderMap, remote: Switched) -> Response<Body> {
+        let mut response = Response::new(body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = headers;
         self.run("splice", async move {
             let ended = match client.await {
                 Ok(client) => streaming::splice(TokioIo::new(client), remote).await,
@@ -179,7 +196,7 @@ impl Connector {
             };
             tell("splice", ended);
         });
-        Ok(response)
+        response
     }
 }
 

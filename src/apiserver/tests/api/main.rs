@@ -4,6 +4,7 @@
 
 mod host;
 mod lists;
+mod nodes;
 mod rows;
 mod sockets;
 mod watches;

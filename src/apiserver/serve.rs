@@ -27,8 +27,11 @@ impl Server {
             let chain = Some(peer.certificates).filter(|chain| !chain.is_empty());
             let caller = Caller::Remote(chain.map(|chain| PeerCertificates(Arc::new(chain))));
             let server = server.inner().clone();
-            move |request: Request<Incoming>| {
+            let address = peer.address;
+            move |mut request: Request<Incoming>| {
                 let (server, caller) = (server.clone(), caller.clone());
+                // For who wants to know where a request came from: it says nothing about who sent it.
+                request.extensions_mut().insert(address);
                 let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
                 async move { chain::answer(&server, caller, request).await }
             }

@@ -86,8 +86,13 @@ pub fn of_pod(pod: &Pod) -> ObjectReference {
 
 /// A reference to one container: `spec.containers{web}`.
 pub fn of_container(pod: &Pod, container: &Container) -> ObjectReference {
-    let init = pods::init_containers(pod).iter().any(|init| init.name == container.name);
-    let list = if init { "initContainers" } else { "containers" };
+    let list = if pods::init_containers(pod).iter().any(|init| init.name == container.name) {
+        "initContainers"
+    } else if pods::is_ephemeral(pod, &container.name) {
+        "ephemeralContainers"
+    } else {
+        "containers"
+    };
     ObjectReference { field_path: Some(format!("spec.{list}{{{}}}", container.name)), ..of_pod(pod) }
 }
 

@@ -1,8 +1,8 @@
 //! What identifies a pod, and small facts about it that many parts ask for.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, EphemeralContainer, Pod};
 
 /// `metadata.uid`: one life of a pod. A static pod's is the hash of its file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +63,59 @@ pub fn containers(pod: &Pod) -> &[Container] {
 
 pub fn init_containers(pod: &Pod) -> &[Container] {
     pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()
+}
+
+/// Those that were added while the pod was there, for somebody to look into it (KEP-277): what a container is, but for
+/// what they may not have.
+pub fn ephemeral_containers(pod: &Pod) -> impl Iterator<Item = Container> {
+    ephemeral(pod).iter().map(|added| Container {
+        name: added.name.clone(),
+        image: added.image.clone(),
+        image_pull_policy: added.image_pull_policy.clone(),
+        command: added.command.clone(),
+        args: added.args.clone(),
+        working_dir: added.working_dir.clone(),
+        env: added.env.clone(),
+        env_from: added.env_from.clone(),
+        volume_mounts: added.volume_mounts.clone(),
+        volume_devices: added.volume_devices.clone(),
+        security_context: added.security_context.clone(),
+        stdin: added.stdin,
+        stdin_once: added.stdin_once,
+        tty: added.tty,
+        termination_message_path: added.termination_message_path.clone(),
+        termination_message_policy: added.termination_message_policy.clone(),
+        ..Container::default()
+    })
+}
+
+fn ephemeral(pod: &Pod) -> &[EphemeralContainer] {
+    pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref()).unwrap_or_default()
+}
+
+pub fn is_ephemeral(pod: &Pod, name: &str) -> bool {
+    ephemeral(pod).iter().any(|added| added.name == name)
+}
+
+/// The container whose processes the ephemeral container `name` sees.
+pub fn target_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    let added = ephemeral(pod).iter().find(|added| added.name == name)?;
+    added.target_container_name.as_deref().filter(|target| !target.is_empty())
+}
+
+/// The container of this name, of any sort.
+pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, Container>> {
+    let lasting = all_containers(pod).find(|it| it.name == name).map(Cow::Borrowed);
+    lasting.or_else(|| ephemeral_containers(pod).find(|it| it.name == name).map(Cow::Owned))
+}
+
+/// The API has shown an instance of it, whatever became of that.
+pub fn was_made(status: &ContainerStatus) -> bool {
+    let ended = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
+        state.as_ref().is_some_and(|state| state.terminated.is_some())
+    };
+    let has_id = status.container_id.as_deref().is_some_and(|id| !id.is_empty());
+    has_id || ended(&status.state) || ended(&status.last_state)
 }
 
 /// An init container that stays: `restartPolicy: Always` (a sidecar).

@@ -1,11 +1,101 @@
-//! The channels of a remote command in WebSocket messages (`v4.channel.k8s.io`, `v5.channel.k8s.io`): the first byte
-//! of each message says which stream it belongs to.
+//! The channels of a remote command in WebSocket messages: the first byte of each message says which stream it belongs
+//! to. Clients know several forms of this, each by the name of a subprotocol.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::Value;
+use tokio_tungstenite::tungstenite;
 
-/// With this one, a client can end its stdin.
-pub const V5: &str = "v5.channel.k8s.io";
+use crate::websocket::Form;
+
+/// What kubelets and runtimes are asked to speak in their SPDY streams.
 pub const V4: &str = "v4.channel.k8s.io";
+
+/// A subprotocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocol {
+    /// Empty for that of clients that name none.
+    pub name: &'static str,
+    /// In text, the channel is a digit.
+    form: Form,
+    /// A `metav1.Status` comes at the end in any case; else only the words of a failure do.
+    tells_status: bool,
+    /// The client can end its stdin.
+    ends_input: bool,
+}
+
+impl Protocol {
+    const OLDEST: Protocol =
+        Protocol { name: "channel.k8s.io", form: Form::Bytes, tells_status: false, ends_input: false };
+
+    /// The best first. The last is for clients that name none.
+    pub const ALL: [Protocol; 6] = [
+        Protocol { name: "v5.channel.k8s.io", tells_status: true, ends_input: true, ..Protocol::OLDEST },
+        Protocol { name: V4, tells_status: true, ..Protocol::OLDEST },
+        Protocol {
+            name: "v4.base64.channel.k8s.io",
+            form: Form::Text,
+            tells_status: true,
+            ..Protocol::OLDEST
+        },
+        Protocol::OLDEST,
+        Protocol { name: "base64.channel.k8s.io", form: Form::Text, ..Protocol::OLDEST },
+        Protocol { name: "", ..Protocol::OLDEST },
+    ];
+
+    /// `None`: the client offers others only.
+    pub fn choose<'a>(offered: impl Iterator<Item = &'a str>) -> Option<Protocol> {
+        let offered: Vec<&str> = offered.collect();
+        let fits =
+            |known: &Protocol| offered.contains(&known.name) || known.name.is_empty() && offered.is_empty();
+        Protocol::ALL.into_iter().find(fits)
+    }
+
+    /// What a client says in a message.
+    pub fn read(self, mut message: Bytes) -> Message {
+        if message.is_empty() {
+            return Message::Unknown;
+        }
+        let byte = message.split_to(1)[0];
+        if self.ends_input && byte == CLOSE {
+            let closed = message.first().and_then(|byte| Channel::of(*byte));
+            return closed.map_or(Message::Unknown, Message::Close);
+        }
+        let (channel, data) = match self.form {
+            Form::Bytes => (Channel::of(byte), Some(message)),
+            Form::Text => {
+                let digit = byte.checked_sub(b'0');
+                (digit.and_then(Channel::of), STANDARD.decode(&message).ok().map(Bytes::from))
+            }
+        };
+        channel.zip(data).map_or(Message::Unknown, |(channel, data)| Message::Data(channel, data))
+    }
+
+    pub fn write(self, channel: Channel, data: &[u8]) -> tungstenite::Message {
+        match self.form {
+            Form::Bytes => {
+                let mut message = BytesMut::with_capacity(data.len() + 1);
+                message.put_u8(channel.byte());
+                message.extend_from_slice(data);
+                tungstenite::Message::Binary(message.freeze())
+            }
+            Form::Text => {
+                let text = format!("{}{}", channel.byte(), STANDARD.encode(data));
+                tungstenite::Message::Text(text.into())
+            }
+        }
+    }
+
+    /// How the command has ended, from its Status in JSON. `None`: this client hears nothing of a success.
+    pub fn write_end(self, status: &[u8]) -> Option<tungstenite::Message> {
+        if self.tells_status {
+            return Some(self.write(Channel::Error, status));
+        }
+        let read: Value = serde_json::from_slice(status).unwrap_or_default();
+        let words = read["message"].as_str().map_or(status, str::as_bytes);
+        (read["status"] != "Success").then(|| self.write(Channel::Error, words))
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {
@@ -47,7 +137,7 @@ impl Channel {
     }
 }
 
-/// What a client says.
+/// What a client has said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     Data(Channel, Bytes),
@@ -59,41 +149,54 @@ pub enum Message {
 
 const CLOSE: u8 = 255;
 
-pub fn read(mut message: Bytes) -> Message {
-    if message.is_empty() {
-        return Message::Unknown;
-    }
-    let byte = message.split_to(1)[0];
-    if byte == CLOSE {
-        let closed = message.first().and_then(|byte| Channel::of(*byte));
-        return closed.map_or(Message::Unknown, Message::Close);
-    }
-    Channel::of(byte).map_or(Message::Unknown, |channel| Message::Data(channel, message))
-}
-
-pub fn write(channel: Channel, data: &[u8]) -> Bytes {
-    let mut message = BytesMut::with_capacity(data.len() + 1);
-    message.put_u8(channel.byte());
-    message.extend_from_slice(data);
-    message.freeze()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn named(name: &str) -> Protocol {
+        Protocol::choose((!name.is_empty()).then_some(name).into_iter()).unwrap()
+    }
+
+    #[test]
+    fn the_best_that_both_know_is_spoken() {
+        let chosen = |offered: &[&str]| Protocol::choose(offered.iter().copied()).map(|it| it.name);
+        assert_eq!(chosen(&["v4.channel.k8s.io", "v5.channel.k8s.io"]), Some("v5.channel.k8s.io"));
+        assert_eq!(chosen(&["channel.k8s.io"]), Some("channel.k8s.io"));
+        assert_eq!(chosen(&[]), Some(""));
+        assert_eq!(chosen(&["v6.channel.k8s.io"]), None);
+    }
+
     #[test]
     fn the_first_byte_says_the_channel() {
-        for (bytes, message) in [
-            (&b"\x00ls\n"[..], Message::Data(Channel::Stdin, Bytes::from_static(b"ls\n"))),
-            (b"\x04{}", Message::Data(Channel::Resize, Bytes::from_static(b"{}"))),
-            (b"\xff\x00", Message::Close(Channel::Stdin)),
-            (b"\xff", Message::Unknown),
-            (b"\x09x", Message::Unknown),
-            (b"", Message::Unknown),
+        let data = |channel, text: &'static str| Message::Data(channel, Bytes::from_static(text.as_bytes()));
+        for (name, bytes, message) in [
+            ("v5.channel.k8s.io", &b"\x00ls\n"[..], data(Channel::Stdin, "ls\n")),
+            ("v5.channel.k8s.io", b"\x04{}", data(Channel::Resize, "{}")),
+            ("v5.channel.k8s.io", b"\xff\x00", Message::Close(Channel::Stdin)),
+            ("v5.channel.k8s.io", b"\xff", Message::Unknown),
+            ("v5.channel.k8s.io", b"\x09x", Message::Unknown),
+            ("v5.channel.k8s.io", b"", Message::Unknown),
+            ("v4.channel.k8s.io", b"\xff\x00", Message::Unknown),
+            ("", b"\x00ls", data(Channel::Stdin, "ls")),
+            ("base64.channel.k8s.io", b"0bHM=", data(Channel::Stdin, "ls")),
+            ("v4.base64.channel.k8s.io", b"0!", Message::Unknown),
+            ("v4.base64.channel.k8s.io", b"\x00bHM=", Message::Unknown),
         ] {
-            assert_eq!(read(Bytes::from_static(bytes)), message);
+            assert_eq!(named(name).read(Bytes::from_static(bytes)), message, "{name} {bytes:?}");
         }
-        assert_eq!(write(Channel::Stderr, b"no").as_ref(), b"\x02no");
+        let binary = tungstenite::Message::Binary(b"\x02no".as_slice().into());
+        assert_eq!(named("channel.k8s.io").write(Channel::Stderr, b"no"), binary);
+        let text = tungstenite::Message::Text("2bm8=".into());
+        assert_eq!(named("base64.channel.k8s.io").write(Channel::Stderr, b"no"), text);
+    }
+
+    #[test]
+    fn older_clients_hear_only_of_failures() {
+        let (good, bad) = (br#"{"status":"Success"}"#, br#"{"status":"Failure","message":"exit code 1"}"#);
+        let old = named("channel.k8s.io");
+        assert_eq!(old.write_end(good), None);
+        assert_eq!(old.write_end(bad), Some(old.write(Channel::Error, b"exit code 1")));
+        let new = named("v4.channel.k8s.io");
+        assert_eq!(new.write_end(good), Some(new.write(Channel::Error, good)));
     }
 }

@@ -1,4 +1,4 @@
-//! Remote-command streams: what kubectl speaks (WebSocket channels and tunnels), what container runtimes speak
+//! Remote-command streams: what clients speak (WebSocket channels and tunnels), what container runtimes speak
 //! (SPDY/3.1), and the ways between them.
 //!
 //! ```text
@@ -11,13 +11,16 @@
 
 pub mod channels;
 pub mod http;
+mod pour;
 pub mod serve;
 pub mod spdy;
 mod splice;
+pub mod tls;
 mod translate;
 mod tunnel;
 pub mod websocket;
 
+pub use pour::pour;
 pub use splice::splice;
 pub use translate::{Wanted, translate};
 pub use tunnel::tunnel;

@@ -1,6 +1,6 @@
 //! The server's side of a WebSocket: the answer to the upgrade, and the socket.
 
-use std::io;
+use std::{io, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -11,8 +11,18 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
 };
 
+/// How bytes stand in messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Bytes,
+    /// In base64, for clients that know only text.
+    Text,
+}
+
 /// The biggest message that is taken: clients send pieces of some 32 KiB.
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+/// For the client to say goodbye too.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 pub fn is_upgrade(headers: &HeaderMap) -> bool {
     headers
@@ -29,9 +39,11 @@ pub fn offered(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
+        .filter(|protocol| !protocol.is_empty())
 }
 
-/// 101 to a request with this subprotocol, which it must have offered. `None`: it is no WebSocket request.
+/// 101 to a request with this subprotocol, which it must have offered; empty for one that offers none. `None`: it is no
+/// WebSocket request.
 pub fn accept<B: Default>(headers: &HeaderMap, protocol: &'static str) -> Option<Response<B>> {
     let key = headers.get(header::SEC_WEBSOCKET_KEY)?;
     let accepted = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()?;
@@ -41,7 +53,9 @@ pub fn accept<B: Default>(headers: &HeaderMap, protocol: &'static str) -> Option
     answer.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     answer.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     answer.insert(header::SEC_WEBSOCKET_ACCEPT, accepted);
-    answer.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    if !protocol.is_empty() {
+        answer.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    }
     Some(response)
 }
 
@@ -75,6 +89,7 @@ mod tests {
         headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("v5.x, v4.x"));
         assert!(is_upgrade(&headers));
+        assert!(!accept::<()>(&headers, "").unwrap().headers().contains_key(header::SEC_WEBSOCKET_PROTOCOL));
         assert_eq!(offered(&headers).collect::<Vec<_>>(), ["v5.x", "v4.x"]);
         let response = accept::<()>(&headers, "v5.x").unwrap();
         assert_eq!(response.headers()[header::SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");

@@ -212,15 +212,17 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
 }
 
-/// Browsers cannot set headers on a WebSocket: they send the token as a subprotocol.
+/// Browsers cannot set headers on a WebSocket: they send the token as a subprotocol, behind this.
+pub(crate) const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
 fn web_socket_bearer(headers: &HeaderMap) -> Option<String> {
-    const PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
     if !headers.get(http::header::UPGRADE)?.to_str().ok()?.eq_ignore_ascii_case("websocket") {
         return None;
     }
     let protocols = headers.get_all("sec-websocket-protocol").iter().filter_map(|value| value.to_str().ok());
-    let encoded =
-        protocols.flat_map(|value| value.split(',')).find_map(|one| one.trim().strip_prefix(PREFIX))?;
+    let encoded = protocols
+        .flat_map(|value| value.split(','))
+        .find_map(|one| one.trim().strip_prefix(TOKEN_PROTOCOL))?;
     String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
 }
 

@@ -2,7 +2,11 @@
 
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use streaming::{Wanted, channels, websocket};
+use streaming::{
+    Wanted,
+    channels::{self, Protocol},
+    websocket,
+};
 
 use super::{
     dial::{self, Connector},
@@ -49,17 +53,20 @@ impl Command {
         };
         let path = location::with_query(&path, &pairs(wanted, &info.query));
         let stream = Stream { name: "command", node, path, protocol: channels::V4 };
-        let choose = |headers: &HeaderMap| protocol(websocket::offered(headers));
-        let relay = move |socket, remote| streaming::translate(socket, remote, wanted);
+        let choose = |headers: &HeaderMap| {
+            let chosen = protocol(websocket::offered(headers))?;
+            Ok((chosen.name, chosen))
+        };
+        let relay = move |socket, remote, chosen| streaming::translate(socket, remote, wanted, chosen);
         self.connector.bridge(context, request, stream, choose, relay).await
     }
 }
 
-/// The best that both know. With `v4`, a client cannot end its stdin.
-pub(super) fn protocol<'a>(offered: impl Iterator<Item = &'a str>) -> Result<&'static str, ApiError> {
-    let offered: Vec<&str> = offered.collect();
-    [channels::V5, channels::V4].into_iter().find(|known| offered.contains(known)).ok_or_else(|| {
-        let known = [channels::V5, channels::V4].join(", ");
+/// The best that both know.
+pub(super) fn protocol<'a>(offered: impl Iterator<Item = &'a str>) -> Result<Protocol, ApiError> {
+    Protocol::choose(offered).ok_or_else(|| {
+        let names = Protocol::ALL.map(|known| known.name);
+        let known = names.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join(", ");
         ApiError::bad_request(format!("unable to upgrade: none of the subprotocols is one of {known}"))
     })
 }

@@ -1,12 +1,15 @@
 //! Reaches kubelets.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Request, StatusCode, header};
 use lifecycle::Scope;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::location::{self, Endpoint};
@@ -22,15 +25,35 @@ const CONNECT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct Connector {
     tls: Arc<rustls::ClientConfig>,
+    /// For what is no kubelet, and is shown no certificate.
+    any_certificate: Arc<rustls::ClientConfig>,
     scope: Scope,
 }
+
+/// How a connection is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// TLS between two who know each other.
+    Kubelet,
+    AnyTls,
+    Plain,
+}
+
+/// A connection of any sort.
+pub(super) trait Line: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Line for S {}
 
 impl Connector {
     /// `tls` shows the API server's kubelet client certificate, and trusts who signs kubelets' certificates.
     pub fn new(mut tls: rustls::ClientConfig, scope: &Scope) -> Connector {
         // Upgrades are a matter of HTTP/1.1.
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Connector { tls: Arc::new(tls), scope: scope.child("connections to nodes") }
+        Connector {
+            tls: Arc::new(tls),
+            any_certificate: streaming::tls::any_certificate(),
+            scope: scope.child("connections to nodes"),
+        }
     }
 
     /// The endpoint of the node of this name.
@@ -44,14 +67,44 @@ impl Connector {
         })
     }
 
+    /// A connection to a kubelet.
     pub(super) async fn dial(&self, to: &Endpoint) -> io::Result<TlsStream<TcpStream>> {
-        let name = ServerName::try_from(to.host.clone()).map_err(io::Error::other)?;
-        let connect = async {
+        in_time(async {
             let stream = TcpStream::connect((to.host.as_str(), to.port)).await?;
-            stream.set_nodelay(true)?;
-            TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await
-        };
-        tokio::time::timeout(CONNECT, connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            shake_hands(&self.tls, to, stream).await
+        })
+        .await
+    }
+
+    /// A connection to anything, if it is a kubelet or at an address that is `allowed`.
+    ///
+    /// # Errors
+    /// `PermissionDenied` for an address that is not.
+    pub(super) async fn line(
+        &self,
+        to: &Endpoint,
+        over: Over,
+        allowed: fn(IpAddr) -> bool,
+    ) -> io::Result<Box<dyn Line>> {
+        if over == Over::Kubelet {
+            return Ok(Box::new(self.dial(to).await?));
+        }
+        in_time(async {
+            // The very address that was looked at: asked again, a name might have another.
+            let mut addresses = tokio::net::lookup_host((to.host.as_str(), to.port)).await?;
+            let address = addresses.find(|address| allowed(address.ip()));
+            let stream = TcpStream::connect(address.ok_or(io::ErrorKind::PermissionDenied)?).await?;
+            Ok(match over {
+                Over::AnyTls => {
+                    Box::new(shake_hands(&self.any_certificate, to, stream).await?) as Box<dyn Line>
+                }
+                Over::Plain | Over::Kubelet => {
+                    stream.set_nodelay(true)?;
+                    Box::new(stream)
+                }
+            })
+        })
+        .await
     }
 
     /// Runs a stream until it or the server ends. Its request is answered by then.
@@ -64,6 +117,20 @@ impl Connector {
             }
         }));
     }
+}
+
+async fn in_time<T>(connect: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(CONNECT, connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn shake_hands(
+    tls: &Arc<rustls::ClientConfig>,
+    to: &Endpoint,
+    stream: TcpStream,
+) -> io::Result<TlsStream<TcpStream>> {
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from(to.host.clone()).map_err(io::Error::other)?;
+    TlsConnector::from(Arc::clone(tls)).connect(name, stream).await
 }
 
 /// The pod that a request names.

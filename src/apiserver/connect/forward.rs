@@ -40,12 +40,13 @@ impl PortForward {
         let path = format!("/portForward/{}/{}", info.namespace, info.name);
         let path = location::with_query(&path, pairs.as_slice());
         let stream = Stream { name: "port-forward", node, path, protocol: STREAMS };
-        self.0.bridge(context, request, stream, protocol, streaming::tunnel).await
+        let relay = |socket, remote, ()| streaming::tunnel(socket, remote);
+        self.0.bridge(context, request, stream, protocol, relay).await
     }
 }
 
-fn protocol(headers: &HeaderMap) -> Result<&'static str, ApiError> {
+fn protocol(headers: &HeaderMap) -> Result<(&'static str, ()), ApiError> {
     let tunnels = websocket::offered(headers).any(|offered| offered == TUNNEL);
     let refusal = || ApiError::bad_request(format!("unable to upgrade: the subprotocol is not {TUNNEL}"));
-    tunnels.then_some(TUNNEL).ok_or_else(refusal)
+    tunnels.then_some((TUNNEL, ())).ok_or_else(refusal)
 }

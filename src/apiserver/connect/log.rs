@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
+use streaming::websocket::{self, Form};
 
 use super::{
     dial::{self, Connector},
@@ -34,11 +35,19 @@ impl Action for Log {
             let options = options(&info.name, &info.query)?;
             let pod = dial::pod(context, info).await?;
             let container = location::container(&pod, info.query.get("container").unwrap_or_default())?;
-            let Some(node) = location::node_of(&pod) else {
-                return Ok(Respond::Raw(text(body::empty())));
+            let body = match location::node_of(&pod) {
+                Some(node) => {
+                    let path = format!("/containerLogs/{}/{}/{container}", info.namespace, info.name);
+                    let path = location::with_query(&path, &options);
+                    self.stream(context, node, &path, &info.name).await?
+                }
+                None => body::empty(),
             };
-            let path = format!("/containerLogs/{}/{}/{container}", info.namespace, info.name);
-            self.stream(context, node, &location::with_query(&path, &options), &info.name).await
+            if !websocket::is_upgrade(&request.parts.headers) {
+                return Ok(Respond::Raw(text(body)));
+            }
+            let (protocol, form) = protocol(websocket::offered(&request.parts.headers))?;
+            self.0.accept(request, "log", protocol, move |socket| streaming::pour(socket, body, form))
         })
     }
 }
@@ -50,14 +59,14 @@ impl Log {
         node: &str,
         path: &str,
         pod: &str,
-    ) -> Result<Respond, ApiError> {
+    ) -> Result<Body, ApiError> {
         let to = self.0.endpoint(context, node).await?;
         let connection =
             self.0.dial(&to).await.map_err(|error| dial::unreachable("Get", &to, path, &error))?;
         let request = dial::request(&to, path).body(Empty::<Bytes>::new()).map_err(ApiError::internal)?;
         let response = streaming::http::send(connection, request).await.map_err(ApiError::internal)?;
         if (200..=206).contains(&response.status().as_u16()) {
-            return Ok(Respond::Raw(text(response.into_body().map_err(Into::into).boxed_unsync())));
+            return Ok(response.into_body().map_err(Into::into).boxed_unsync());
         }
         let (parts, body) = response.into_parts();
         let bytes = Limited::new(body, MAX_ERROR).collect().await;
@@ -70,6 +79,19 @@ fn text(body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
+}
+
+/// The first subprotocol that is known of those that are offered, and the form that it has.
+pub(super) fn protocol<'a>(
+    mut offered: impl Iterator<Item = &'a str>,
+) -> Result<(&'static str, Form), ApiError> {
+    const KNOWN: [(&str, Form); 2] = [("binary.k8s.io", Form::Bytes), ("base64.binary.k8s.io", Form::Text)];
+    let known = |name: &str| KNOWN.into_iter().find(|(known, _)| *known == name);
+    let Some(first) = offered.next() else { return Ok(("", Form::Bytes)) };
+    known(first).or_else(|| offered.find_map(known)).ok_or_else(|| {
+        let names = KNOWN.map(|(name, _)| name).join(", ");
+        ApiError::bad_request(format!("unable to upgrade: none of the subprotocols is one of {names}"))
+    })
 }
 
 /// The options, checked, as the kubelet takes them.

@@ -1,15 +1,15 @@
-//! Connections through the API server to what runs on nodes: log, exec, attach, port-forward.
+//! Connections through the API server to what runs on nodes: log, exec, attach, port-forward, and proxies to nodes, pods
+//! and Services.
 //!
 //! The client's side is what kubectl speaks; the kubelet's side is HTTPS on its port, and SPDY/3.1 where it streams.
 //! Clients that speak SPDY themselves are spliced through.
-//!
-//! Proxies (`pods/proxy`, `services/proxy`, `nodes/proxy`) are not here yet: their rows answer 501.
 
 mod command;
 mod dial;
 mod forward;
 mod location;
 mod log;
+mod proxy;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub use dial::Connector;
 
-use crate::registry::table::Actions;
+use crate::registry::{Action, table::Actions};
 
 /// Puts the actions of this module into the rows' actions.
 pub fn fill(actions: &mut Actions, connector: &Connector) {
@@ -26,5 +26,9 @@ pub fn fill(actions: &mut Actions, connector: &Connector) {
     let command = |kind| command::Command { connector: connector.clone(), kind };
     actions.exec = Some(Arc::new(command(command::Kind::Exec)));
     actions.attach = Some(Arc::new(command(command::Kind::Attach)));
+    let proxy = |kind| Some(Arc::new(proxy::Proxy { connector: connector.clone(), kind }) as Arc<dyn Action>);
+    actions.node_proxy = proxy(proxy::Kind::Node);
+    actions.pod_proxy = proxy(proxy::Kind::Pod);
+    actions.service_proxy = proxy(proxy::Kind::Service);
     actions.port_forward = Some(Arc::new(forward::PortForward(connector.clone())));
 }

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use streaming::websocket::Form;
 
 use super::{command, location, log};
 use crate::{request::Query, status::Reason};
@@ -48,11 +49,22 @@ fn a_command_is_passed_on_word_by_word() {
         location::with_query("/exec/d/web/a", &pairs),
         "/exec/d/web/a?output=1&tty=1&command=sh&command=-c&command=echo%20a%26b"
     );
+    let chosen = command::protocol(["v4.channel.k8s.io", "v5.channel.k8s.io"].into_iter());
+    assert_eq!(chosen.map(|protocol| protocol.name), Ok("v5.channel.k8s.io"));
     assert_eq!(
-        command::protocol(["v4.channel.k8s.io", "v5.channel.k8s.io"].into_iter()),
-        Ok("v5.channel.k8s.io")
+        command::protocol(["other"].into_iter()).unwrap_err().message,
+        "unable to upgrade: none of the subprotocols is one of v5.channel.k8s.io, v4.channel.k8s.io, \
+         v4.base64.channel.k8s.io, channel.k8s.io, base64.channel.k8s.io"
     );
-    assert!(command::protocol(["channel.k8s.io"].into_iter()).is_err());
+}
+
+#[test]
+fn a_log_comes_in_the_form_that_its_client_names() {
+    let chosen = |offered: &[&str]| log::protocol(offered.iter().copied()).ok();
+    assert_eq!(chosen(&[]), Some(("", Form::Bytes)));
+    assert_eq!(chosen(&["other", "binary.k8s.io"]), Some(("binary.k8s.io", Form::Bytes)));
+    assert_eq!(chosen(&["base64.binary.k8s.io"]), Some(("base64.binary.k8s.io", Form::Text)));
+    assert_eq!(chosen(&["other"]), None);
 }
 
 #[test]

@@ -41,7 +41,11 @@ pub(super) struct Stream {
 fn client(request: &mut ActionRequest) -> Result<OnUpgrade, ApiError> {
     let asked = request.parts.headers.contains_key(header::UPGRADE);
     let on = request.parts.extensions.remove::<OnUpgrade>();
-    on.filter(|_| asked).ok_or_else(|| ApiError::bad_request("Upgrade request required"))
+    on.filter(|_| asked).ok_or_else(upgrade_required)
+}
+
+fn upgrade_required() -> ApiError {
+    ApiError::bad_request("Upgrade request required")
 }
 
 /// The client asks for SPDY itself.
@@ -58,17 +62,18 @@ enum Remote {
 }
 
 impl Connector {
-    /// Connects a client with a kubelet: its own SPDY as it is; a WebSocket, in the subprotocol that is chosen, by
-    /// `relay`.
-    pub(super) async fn bridge<F>(
+    /// Connects a client with a kubelet: its own SPDY as it is; a WebSocket, in the subprotocol that is chosen (by name,
+    /// and what `relay` has to know of it), by `relay`.
+    pub(super) async fn bridge<T, F>(
         &self,
         context: &ActionContext,
         mut request: ActionRequest,
         stream: Stream,
-        choose: impl FnOnce(&HeaderMap) -> Result<&'static str, ApiError>,
-        relay: impl FnOnce(WebSocketStream<Switched>, Switched) -> F + Send + 'static,
+        choose: impl FnOnce(&HeaderMap) -> Result<(&'static str, T), ApiError>,
+        relay: impl FnOnce(WebSocketStream<Switched>, Switched, T) -> F + Send + 'static,
     ) -> Result<Respond, ApiError>
     where
+        T: Send + 'static,
         F: Future<Output = std::io::Result<()>> + Send + 'static,
     {
         let Stream { name, node, path, protocol } = stream;
@@ -78,20 +83,49 @@ impl Connector {
         if wants_spdy(headers) {
             return self.splice((&to, &path), headers, client).await.map(Respond::Raw);
         }
-        let response = websocket::accept(headers, choose(headers)?);
-        let response = response.ok_or_else(|| ApiError::bad_request("Upgrade request required"))?;
+        let (name_of_protocol, chosen) = choose(headers)?;
+        let response = websocket::accept(headers, name_of_protocol).ok_or_else(upgrade_required)?;
         let remote = match self.spdy(&to, &path, &[HeaderValue::from_static(protocol)]).await? {
             Remote::Refused(response) => return Ok(Respond::Raw(response)),
             Remote::Switched(_, remote) => remote,
         };
+        self.serve(name, client, |socket| relay(socket, remote, chosen));
+        Ok(Respond::Raw(response))
+    }
+
+    /// Answers a request for a WebSocket with what comes of `relay`, which nothing but the client ends early.
+    pub(super) fn accept<F>(
+        &self,
+        mut request: ActionRequest,
+        name: &'static str,
+        protocol: &'static str,
+        relay: impl FnOnce(WebSocketStream<Switched>) -> F + Send + 'static,
+    ) -> Result<Respond, ApiError>
+    where
+        F: Future<Output = std::io::Result<()>> + Send + 'static,
+    {
+        let client = client(&mut request)?;
+        let response = websocket::accept(&request.parts.headers, protocol).ok_or_else(upgrade_required)?;
+        self.serve(name, client, relay);
+        Ok(Respond::Raw(response))
+    }
+
+    /// The client's end of a WebSocket, once it has its answer.
+    fn serve<F>(
+        &self,
+        name: &'static str,
+        client: OnUpgrade,
+        relay: impl FnOnce(WebSocketStream<Switched>) -> F + Send + 'static,
+    ) where
+        F: Future<Output = std::io::Result<()>> + Send + 'static,
+    {
         self.run(name, async move {
             let ended = match client.await {
-                Ok(client) => relay(websocket::server(TokioIo::new(client)).await, remote).await,
+                Ok(client) => relay(websocket::server(TokioIo::new(client)).await).await,
                 Err(error) => Err(std::io::Error::other(error)),
             };
             tell(name, ended);
         });
-        Ok(Respond::Raw(response))
     }
 
     /// Asks a kubelet for SPDY, offering these protocols for its streams.
@@ -131,13 +165,30 @@ impl Connector {
             Remote::Refused(response) => return Ok(response),
             Remote::Switched(answer, remote) => (answer, remote),
         };
-        let mut response = Response::new(body::empty());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let mut headers = HeaderMap::new();
         for name in [header::CONNECTION, header::UPGRADE, STREAM_PROTOCOL] {
             for value in answer.get_all(&name) {
-                response.headers_mut().append(&name, value.clone());
+                headers.append(&name, value.clone());
             }
         }
+        Ok(self.joined(client, headers, remote))
+    }
+
+    /// Makes one connection of a client that asked to switch protocols and a remote that has, with these headers.
+    pub(super) fn join(
+        &self,
+        mut request: ActionRequest,
+        headers: HeaderMap,
+        remote: Switched,
+    ) -> Result<Respond, ApiError> {
+        let client = client(&mut request)?;
+        Ok(Respond::Raw(self.joined(client, headers, remote)))
+    }
+
+    fn joined(&self, client: OnUpgrade, headers: HeaderMap, remote: Switched) -> Response<Body> {
+        let mut response = Response::new(body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = headers;
         self.run("splice", async move {
             let ended = match client.await {
                 Ok(client) => streaming::splice(TokioIo::new(client), remote).await,
@@ -145,7 +196,7 @@ impl Connector {
             };
             tell("splice", ended);
         });
-        Ok(response)
+        response
     }
 }
 

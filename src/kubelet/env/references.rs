@@ -50,6 +50,7 @@ impl Reference {
 /// All that the pod's volumes and containers refer to. Names that are empty refer to nothing.
 pub fn of_pod(pod: &Pod) -> BTreeSet<Reference> {
     let mut all: BTreeSet<Reference> = pods::all_containers(pod).flat_map(of_container).collect();
+    all.extend(pods::ephemeral_containers(pod).flat_map(|container| of_container(&container)));
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     all.extend(volumes.flat_map(of_volume));
     all
@@ -91,6 +92,7 @@ mod tests {
     fn every_place_that_may_refer_to_an_object_is_looked_at_once() {
         let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": {
             "initContainers": [{"name": "i", "envFrom": [{"secretRef": {"name": "s1"}}, {"configMapRef": {"name": "c1"}}]}],
+            "ephemeralContainers": [{"name": "e", "envFrom": [{"configMapRef": {"name": "c5"}}]}],
             "containers": [{"name": "c", "env": [
                 {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "c2", "key": "k"}}},
                 {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s1", "key": "k"}}},
@@ -105,7 +107,7 @@ mod tests {
         let named = |kind| {
             of_pod(&pod).into_iter().filter(|it| it.kind == kind).map(|it| it.name).collect::<Vec<_>>()
         };
-        assert_eq!(named(ObjectKind::ConfigMap), ["c1", "c2", "c3", "c4"]);
+        assert_eq!(named(ObjectKind::ConfigMap), ["c1", "c2", "c3", "c4", "c5"]);
         assert_eq!(named(ObjectKind::Secret), ["s1", "s2", "s3"]);
     }
 }

@@ -10,12 +10,8 @@ use ::http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::CryptoProvider,
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -180,7 +176,7 @@ pub(crate) struct Tls(Arc<ClientConfig>);
 impl Tls {
     /// The one of this process.
     pub(crate) fn shared() -> &'static Tls {
-        static SHARED: LazyLock<Tls> = LazyLock::new(Tls::new);
+        static SHARED: LazyLock<Tls> = LazyLock::new(|| Tls(streaming::tls::any_certificate()));
         &SHARED
     }
 
@@ -189,53 +185,6 @@ impl Tls {
     pub(crate) async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(host.to_string()).map_err(io::Error::other)?;
         tokio_rustls::TlsConnector::from(self.0.clone()).connect(name, stream).await
-    }
-
-    fn new() -> Tls {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = Arc::new(AnyCertificate(provider.clone()));
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        #[expect(clippy::expect_used, reason = "the provider and its own versions fit together")]
-        let builder = builder.expect("the provider has the default versions");
-        Tls(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
-    }
-}
-
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

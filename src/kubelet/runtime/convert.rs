@@ -103,6 +103,11 @@ pub fn container(
         // A later variable of the same name wins.
         request.env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone())
     };
+    let mut security_context =
+        security::of_container(pod, container, &request.image_user, &request.supplemental_groups, defaults)?;
+    if let Some(target) = &request.target {
+        security_context.namespace_options = Some(security::namespaces_with(pod, target));
+    }
     let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
         words.iter().flatten().map(|word| expand(word, &value)).collect()
     };
@@ -139,13 +144,7 @@ pub fn container(
         tty: container.tty.unwrap_or(false),
         linux: Some(cri::LinuxContainerConfig {
             resources: Some(resources(request)),
-            security_context: Some(security::of_container(
-                pod,
-                container,
-                &request.image_user,
-                &request.supplemental_groups,
-                defaults,
-            )?),
+            security_context: Some(security_context),
         }),
         stop_signal: stop_signal(container),
         ..Default::default()

@@ -47,6 +47,7 @@ fn container_request(pod: &Pod, image_user: ImageUser) -> ContainerRequest {
         hash: 0xabc,
         image_ref: "sha256:1".into(),
         image_user,
+        target: None,
         env: vec![("GREETING".into(), "old".into()), ("GREETING".into(), "hello".into())],
         mounts: vec![],
         devices: vec![],
@@ -82,6 +83,17 @@ fn namespaces_follow_the_pods_host_settings() {
     let node = cri::NamespaceMode::Node;
     assert_eq!((options.network(), options.pid(), options.ipc()), (node, node, node));
     assert_eq!(config.hostname, "");
+}
+
+#[test]
+fn a_container_with_a_target_is_in_its_process_namespace() {
+    let pod = pod();
+    let request =
+        ContainerRequest { target: Some("abc".into()), ..container_request(&pod, ImageUser::Unset) };
+    let config = container(&pod, &request, &SecurityDefaults::default()).unwrap();
+    let options = config.linux.unwrap().security_context.unwrap().namespace_options.unwrap();
+    assert_eq!((options.pid(), options.target_id.as_str()), (cri::NamespaceMode::Target, "abc"));
+    assert_eq!(options.network(), cri::NamespaceMode::Pod);
 }
 
 #[test]

@@ -192,6 +192,8 @@ pub struct ContainerRequest {
     pub image_ref: String,
     /// The user the image runs as when the pod names none.
     pub image_user: ImageUser,
+    /// The instance in whose process namespace it is to run.
+    pub target: Option<ContainerId>,
     pub env: Vec<(String, String)>,
     pub mounts: Vec<HostMount>,
     pub devices: Vec<HostDevice>,

@@ -7,7 +7,10 @@ use k8s_openapi::api::core::v1::{
 };
 use proto::cri;
 
-use super::{convert::ConvertError, model::ImageUser};
+use super::{
+    convert::ConvertError,
+    model::{ContainerId, ImageUser},
+};
 use crate::pods::{self, PodName, PodUid};
 
 /// Where `Localhost` seccomp profiles are looked for, and what an unset profile means.
@@ -166,6 +169,15 @@ pub(super) fn namespaces(pod: &Pod) -> cri::NamespaceOption {
         ipc: node_or_pod(spec.and_then(|spec| spec.host_ipc)).into(),
         pid: pid.into(),
         ..Default::default()
+    }
+}
+
+/// Those of a container that sees the processes of `target`.
+pub(super) fn namespaces_with(pod: &Pod, target: &ContainerId) -> cri::NamespaceOption {
+    cri::NamespaceOption {
+        pid: cri::NamespaceMode::Target.into(),
+        target_id: target.as_str().into(),
+        ..namespaces(pod)
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) async fn command(
             return Ok(StreamRequest::Exec { container: id.id.clone(), command, streams });
         }
         // Whether a process has a terminal was settled when it began.
-        let spec = pods::all_containers(&pod).find(|spec| spec.name == container);
+        let spec = pods::container(&pod, container);
         streams.tty = spec.map_or(streams.tty, |spec| spec.tty == Some(true));
         Ok(StreamRequest::Attach { container: id.id.clone(), streams })
     };

@@ -40,6 +40,13 @@ pub(super) fn main_statuses(inputs: &Inputs<'_>, shown: &[ContainerStatus]) -> V
     statuses
 }
 
+/// Of ephemeral containers, in the order of the spec. Nothing says of them that they are ready.
+pub(super) fn ephemeral_statuses(inputs: &Inputs<'_>, shown: &[ContainerStatus]) -> Vec<ContainerStatus> {
+    pods::ephemeral_containers(inputs.pod)
+        .map(|container| ContainerStatus { ready: false, started: None, ..status(inputs, &container, shown) })
+        .collect()
+}
+
 fn status(inputs: &Inputs<'_>, container: &Container, shown: &[ContainerStatus]) -> ContainerStatus {
     let shown = shown.iter().find(|status| status.name == container.name);
     let mut instances = inputs.observed.containers.iter().filter(|it| it.name == container.name);

@@ -54,10 +54,15 @@ pub fn generate(inputs: &Inputs<'_>) -> Generated {
     let mut init =
         containers::init_statuses(inputs, shown.init_container_statuses.as_deref().unwrap_or_default());
     let mut main = containers::main_statuses(inputs, shown.container_statuses.as_deref().unwrap_or_default());
+    let mut ephemeral = containers::ephemeral_statuses(
+        inputs,
+        shown.ephemeral_container_statuses.as_deref().unwrap_or_default(),
+    );
     if inputs.failed.is_some() && inputs.observed.containers.is_empty() {
         // A pod that was refused has no containers, not even ones that wait.
         init.clear();
         main.clear();
+        ephemeral.clear();
     }
     let start_time = shown.start_time.clone().unwrap_or(Time(inputs.now));
     let deadline = pod
@@ -92,6 +97,7 @@ pub fn generate(inputs: &Inputs<'_>) -> Generated {
         start_time: Some(start_time),
         init_container_statuses: some(init),
         container_statuses: some(main),
+        ephemeral_container_statuses: some(ephemeral),
         ..PodStatus::default()
     };
     Generated { status, completed: verdict.completed, next: deadline.filter(|_| !verdict.completed) }

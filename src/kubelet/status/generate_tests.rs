@@ -355,3 +355,20 @@ fn a_pod_that_was_done_before_the_machine_goes_down_keeps_its_end() {
     let status = case.generate().status;
     assert_eq!((status.phase.as_deref(), status.reason), (Some("Succeeded"), None));
 }
+
+#[test]
+fn ephemeral_containers_are_shown_and_say_nothing_of_the_pod() {
+    let mut pod = one("Always");
+    let added = json!([{"name": "e", "image": "i"}, {"name": "late", "image": "i"}]);
+    pod.spec.as_mut().unwrap().ephemeral_containers = serde_json::from_value(added).unwrap();
+    let case = Case::new(pod, vec![container("c", 0, running()), container("e", 0, exited(1))]);
+    let status = case.generate().status;
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    let shown = status.ephemeral_container_statuses.unwrap();
+    let [ended, late] = shown.as_slice() else { panic!("{shown:?}") };
+    assert_eq!((ended.name.as_str(), ended.ready, ended.started), ("e", false, None));
+    assert_eq!(ended.state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 1);
+    let waiting = late.state.as_ref().unwrap().waiting.as_ref().unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("ContainerCreating"));
+    assert_eq!(status.container_statuses.unwrap().len(), 1);
+}

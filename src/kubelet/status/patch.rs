@@ -7,13 +7,8 @@ use serde_json::{Map, Value, json};
 use super::conditions::is_ours;
 
 /// What others own: never in a patch of ours.
-const FOREIGN: [&str; 5] = [
-    "resourceClaimStatuses",
-    "extendedResourceClaimStatus",
-    "nominatedNodeName",
-    "resize",
-    "ephemeralContainerStatuses",
-];
+const FOREIGN: [&str; 4] =
+    ["resourceClaimStatuses", "extendedResourceClaimStatus", "nominatedNodeName", "resize"];
 
 /// `None` when the API shows `new` already. `uid` keeps a pod of the same name from getting it.
 pub(super) fn patch(uid: &str, shown: &PodStatus, new: &PodStatus) -> Option<Value> {

@@ -2,6 +2,7 @@
 #![deny(clippy::disallowed_methods)]
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     path::{Component, Path, PathBuf},
 };
@@ -174,7 +175,8 @@ pub fn tmpfs_bytes(pod: &Pod, size_limit: Option<i64>, node_memory: Option<i64>)
 /// have these places already.
 pub fn nested(pod: &Pod, volume: &str) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
-    for container in pods::all_containers(pod) {
+    let lasting = pods::all_containers(pod).map(Cow::Borrowed);
+    for container in lasting.chain(pods::ephemeral_containers(pod).map(Cow::Owned)) {
         let mounts = container.volume_mounts.as_deref().unwrap_or_default();
         let whole = |sub: &Option<String>| sub.as_deref().unwrap_or_default().is_empty();
         for own in

@@ -62,7 +62,6 @@ pub(super) fn set_up(job: &Job) -> io::Result<bool> {
                 && !mounts::is_mount_point(&job.dir)?
             {
                 mounts::tmpfs(&job.dir, *bytes)?;
-                fs::set_permissions(&job.dir, fs::Permissions::from_mode(VOLUME_MODE))?;
             }
             let changed = atomic::write(&job.dir, payload, job.fs_group)?;
             for point in nested {
@@ -93,7 +92,10 @@ fn empty(job: &Job, medium: &Medium, bytes: Option<i64>, ready: &Path) -> io::Re
         Medium::HugePages { .. } if !mounted => mounts::hugetlbfs(&job.dir, bytes.unwrap_or(2 << 20))?,
         Medium::Memory { .. } | Medium::HugePages { .. } => {}
     }
-    fs::set_permissions(&job.dir, fs::Permissions::from_mode(VOLUME_MODE))?;
+    // The kernel makes a tmpfs 1777, and there the sticky bit stays: parts of the volume get its mode.
+    if !matches!(medium, Medium::Memory { .. }) {
+        fs::set_permissions(&job.dir, fs::Permissions::from_mode(VOLUME_MODE))?;
+    }
     if let Some(group) = job.fs_group {
         ownership::give(&job.dir, group, false)?;
     }
@@ -192,6 +194,14 @@ mod tests {
             let key = fs::metadata(secret.join("key")).unwrap();
             assert_eq!((key.gid(), key.mode() & 0o777), (4242, 0o440));
             assert!(secret.join("sub").is_dir());
+            for volume in [&empty, &secret] {
+                let meta = fs::metadata(volume).unwrap();
+                assert_eq!(
+                    (meta.gid(), meta.mode() & 0o7777),
+                    (4242, 0o3777),
+                    "as the kernel makes it, and the group's"
+                );
+            }
             mounts::remove(&pod).unwrap();
             assert!(!pod.exists());
         });

@@ -34,13 +34,22 @@ pub const RETRY_LONGEST: Duration = Duration::from_secs(10);
 pub struct Outcome {
     /// Why containers are still not running, by name. Replaces what was known of those that were tried.
     pub waiting: BTreeMap<String, Waiting>,
-    /// Containers that were made, and when the instance before ended: their back-off grows.
-    pub made: Vec<(String, Option<Timestamp>)>,
+    pub made: Vec<Made>,
     /// Containers that could not be started, and after what to try again (the worker's own back-off when `None`).
     /// The others go on without them.
     pub refused: BTreeMap<String, Option<Duration>>,
     /// The pod as a whole could not be brought further.
     pub failed: bool,
+}
+
+/// A container that was made: its back-off grows.
+#[derive(Debug)]
+pub struct Made {
+    pub name: String,
+    /// Of the spec that it was made from.
+    pub hash: u64,
+    /// When the instance before it ended.
+    pub after: Option<Timestamp>,
 }
 
 /// One pass of work on a pod that should run.
@@ -103,7 +112,8 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
             if !killed.contains(&start.name) && actions.kill.iter().any(|kill| kill.name == start.name) {
                 continue;
             }
-            let scene = Scene { sandbox: &sandbox, request: &request, prepared: &prepared, ips: &ips };
+            let scene =
+                Scene { observed, sandbox: &sandbox, request: &request, prepared: &prepared, ips: &ips };
             let started = self.start(start, &scene).await;
             if !started && start.init {
                 return;
@@ -252,9 +262,8 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
     /// True once the container has been started and its hook has run.
     async fn start(&mut self, start: &Start, scene: &Scene<'_>) -> bool {
         let pod = self.pod.clone();
-        let Some(container) = pods::all_containers(&pod).find(|it| it.name == start.name) else {
-            return false;
-        };
+        let Some(container) = pods::container(&pod, &start.name) else { return false };
+        let container = &*container;
         let image = match self.tools.images.ensure(&pod, container).await {
             Ensured::Present(image) => image,
             Ensured::Pulling => {
@@ -306,7 +315,8 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
         match self.tools.runtime.create_container(scene.sandbox, scene.request, &request).await {
             Ok(id) => {
                 self.own(id.as_str());
-                self.outcome.made.push((start.name.clone(), start.after));
+                let (name, hash) = (start.name.clone(), request.hash);
+                self.outcome.made.push(Made { name, hash, after: start.after });
                 self.normal(container, events::CREATED, "Container created");
                 Some(id)
             }
@@ -339,6 +349,7 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
         image: &Image,
         scene: &Scene<'_>,
     ) -> Result<ContainerRequest, PrepareError> {
+        let target = self.target(container, scene.observed)?;
         let prepared = self.tools.resources.container(self.pod, container, scene.prepared, scene.ips).await?;
         let mut mounts = prepared.mounts;
         mounts.extend(self.own_mounts(start, container, scene.ips, &mounts).await?);
@@ -348,6 +359,7 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
             hash: container_hash(container),
             image_ref: image.id.clone(),
             image_user: image.user.clone(),
+            target,
             env: prepared.env,
             mounts,
             devices: prepared.devices,
@@ -355,6 +367,17 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
             oom_score_adj: resources::oom_score_adj(self.pod, container, self.node.memory_bytes),
             resources: resources::linux_resources(self.pod, container),
         })
+    }
+
+    /// The instance whose processes an ephemeral container is to see.
+    fn target(
+        &self,
+        container: &Container,
+        observed: &PodObservation,
+    ) -> Result<Option<ContainerId>, PrepareError> {
+        let Some(name) = pods::target_of(self.pod, &container.name) else { return Ok(None) };
+        let missing = || PrepareError::Config { message: format!("unable to find target container {name}") };
+        observed.latest(name).map(|target| Some(target.id.clone())).ok_or_else(missing)
     }
 
     /// The hosts file and the termination message, unless the pod mounts something there itself.
@@ -443,6 +466,7 @@ impl<R: Runtime, P: PodResources> Pass<'_, R, P> {
 
 /// What containers of this pass are started in.
 struct Scene<'a> {
+    observed: &'a PodObservation,
     sandbox: &'a SandboxId,
     request: &'a SandboxRequest,
     prepared: &'a PreparedPod,

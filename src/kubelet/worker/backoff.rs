@@ -19,7 +19,8 @@ impl Default for Limits {
     }
 }
 
-/// The waits of one pod's containers (or one pod's images), by name. Changed only by [`Backoff::started`].
+/// The waits of one pod's containers (by [`of_container`]) or of one pod's images. Changed only by [`Backoff::started`]
+/// and [`Backoff::recall`].
 #[derive(Clone, Debug, Default)]
 pub struct Backoff {
     limits: Limits,
@@ -37,6 +38,11 @@ struct Entry {
 pub struct Wait {
     pub until: Timestamp,
     pub wait: Duration,
+}
+
+/// The key of a container: one that was changed has not failed yet, and starts its waits anew.
+pub fn of_container(name: &str, hash: u64) -> String {
+    format!("{name}_{hash:x}")
 }
 
 impl Backoff {

@@ -98,4 +98,16 @@ mod tests {
         pod.metadata.name = Some(format!("{}-x", "a".repeat(62)));
         assert_eq!(hostname(&pod, "c").0, "a".repeat(62));
     }
+
+    #[test]
+    fn an_override_is_the_whole_name_and_has_no_domain() {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "web-0", "namespace": "shop"},
+            "spec": {"containers": [], "hostname": "x", "subdomain": "web", "hostnameOverride": "a.example.host"}
+        }))
+        .unwrap();
+        assert_eq!(kernel_hostname(&pod, "cluster.local"), "a.example.host");
+        let text = file(&pod, &["10.0.0.7".parse().unwrap()], "cluster.local", "");
+        assert!(text.ends_with("\n10.0.0.7\ta.example.host\n"), "{text}");
+    }
 }

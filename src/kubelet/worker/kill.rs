@@ -53,9 +53,10 @@ pub async fn kill_all<R: Runtime, P: PodResources>(
         let order = &order;
         async move {
             let turn = order.wait_for_turn(&container.name, grace).await;
+            let spec = pods::container(pod, &container.name);
             let target = Target {
                 pod,
-                container: pods::all_containers(pod).find(|it| it.name == container.name),
+                container: spec.as_deref(),
                 id: &container.id,
                 grace: grace.saturating_sub(turn),
                 message: format!("Stopping container {}", container.name),

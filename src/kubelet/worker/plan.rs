@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{
-    backoff::{Backoff, Wait},
+    backoff::{self, Backoff, Wait},
     ports::{FailedProbe, Reading},
 };
 use crate::{
@@ -113,6 +113,9 @@ pub fn compute_pod_actions(inputs: &Inputs<'_>) -> PodActions {
     };
     if plan.init_containers() && !plan.actions.kill_pod {
         plan.main_containers();
+    }
+    if !plan.actions.kill_pod {
+        plan.ephemeral_containers();
     }
     plan.actions
 }
@@ -299,6 +302,30 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Each is started once and never again, also while the others get no further: that may be what somebody wants to
+    /// look into. They keep no pod alive.
+    fn ephemeral_containers(&mut self) {
+        let mut added = PodActions::default();
+        for container in pods::ephemeral_containers(self.inputs.pod) {
+            let adopt = match self.inputs.observed.latest(&container.name) {
+                Some(latest) if latest.state != ContainerState::Created => continue,
+                Some(made) => Some(made).filter(|made| Some(&made.sandbox) == self.sandbox),
+                None if self.was_made(&container.name) => continue,
+                None => None,
+            };
+            push_start(self.inputs, &mut added, &container, false, adopt);
+        }
+        added.start.append(&mut self.actions.start);
+        self.actions.start = added.start;
+        self.actions.held.append(&mut added.held);
+    }
+
+    /// The API remembers what the runtime may have removed.
+    fn was_made(&self, name: &str) -> bool {
+        let shown = self.inputs.pod.status.as_ref().and_then(|it| it.ephemeral_container_statuses.as_deref());
+        shown.unwrap_or_default().iter().any(|status| status.name == name && pods::was_made(status))
+    }
+
     /// Why a running container must go.
     fn unfit(
         &self,
@@ -341,14 +368,16 @@ fn push_start(
             ContainerState::Exited(exit) => Some(exit.finished_at),
             _ => None,
         });
-    let crash_loop = after.and_then(|ended| inputs.backoff.check(name, ended, inputs.now));
+    let hash = container_hash(container);
+    let key = backoff::of_container(name, hash);
+    let crash_loop = after.and_then(|ended| inputs.backoff.check(&key, ended, inputs.now));
     let refused = inputs.refused.get(name).filter(|until| **until > inputs.now);
     let by = crash_loop.map(HeldBy::CrashLoop).or(refused.copied().map(HeldBy::Refusal));
     if let Some(by) = by {
         actions.held.push(Held { name: name.clone(), by });
         return;
     }
-    let adopt = adopt.filter(|made| made.hash == Some(container_hash(container)));
+    let adopt = adopt.filter(|made| made.hash == Some(hash));
     let attempt = match adopt {
         Some(made) => made.attempt,
         None => next_attempt(inputs, name),

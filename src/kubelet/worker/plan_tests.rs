@@ -156,9 +156,13 @@ fn a_containers_own_rules_win_over_the_pods_policy() {
 #[test]
 fn a_container_that_keeps_ending_waits_its_turn() {
     let mut backoff = Backoff::default();
-    backoff.started("a", at(10), at(10));
+    let mut pod = simple("Always", &["a", "b"]);
+    let key = |pod: &Pod| backoff::of_container("a", container_hash(&pods::containers(pod)[0]));
+    backoff.started(&key(&pod), at(10), at(10));
     let observed = observed(ready(), vec![container("a", 0, 3, "1"), container("b", 0, 0, "r")]);
-    check_with(&simple("Always", &["a", "b"]), &observed, &[], &backoff, &["hold a"]);
+    check_with(&pod, &observed, &[], &backoff, &["hold a"]);
+    pod.spec.as_mut().unwrap().containers[0].image = Some("another".into());
+    check_with(&pod, &observed, &[], &backoff, &["start a#4"]);
 }
 
 #[test]
@@ -187,6 +191,37 @@ fn sidecars_do_not_keep_a_pod_alive() {
     let containers =
         vec![container("side", 0, 0, "r"), container("i2", 0, 0, "0"), container("c", 0, 0, "0")];
     check(&with_init("OnFailure"), ready(), containers, &["kill pod"]);
+}
+
+#[test]
+fn an_ephemeral_container_starts_once_and_whatever_the_others_do() {
+    let mut pod = with_init("Always");
+    let added = json!([{"name": "debug", "image": "i", "targetContainerName": "c"}]);
+    pod.spec.as_mut().unwrap().ephemeral_containers = serde_json::from_value(added).unwrap();
+    check(&pod, vec![], vec![], &["sandbox 0", "start i1#0"]);
+    check(&pod, ready(), vec![container("i1", 0, 0, "r")], &["start debug#0"]);
+    let failing = vec![container("i1", 0, 0, "1")];
+    check(&pod, ready(), failing, &["start debug#0", "start i1#1"]);
+    let running = |state| {
+        vec![container("side", 0, 0, "r"), container("c", 0, 0, "r"), container("debug", 0, 0, state)]
+    };
+    for state in ["r", "0", "1", "u"] {
+        check(&pod, ready(), running(state), &[]);
+    }
+    check(&pod, ready(), running("c"), &["adopt debug-0"]);
+    pod.status = serde_json::from_value(json!({"ephemeralContainerStatuses": [{
+        "name": "debug", "ready": false, "restartCount": 0, "image": "", "imageID": "", "containerID": "containerd://gone"
+    }]}))
+    .unwrap();
+    check(&pod, ready(), vec![container("side", 0, 0, "r"), container("c", 0, 0, "r")], &[]);
+}
+
+#[test]
+fn an_ephemeral_container_keeps_no_pod_alive() {
+    let mut pod = simple("Never", &["a"]);
+    let added = json!([{"name": "debug", "image": "i"}, {"name": "late", "image": "i"}]);
+    pod.spec.as_mut().unwrap().ephemeral_containers = serde_json::from_value(added).unwrap();
+    check(&pod, ready(), vec![container("a", 0, 0, "0"), container("debug", 0, 0, "r")], &["kill pod"]);
 }
 
 #[test]

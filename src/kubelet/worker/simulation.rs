@@ -868,3 +868,34 @@ fn a_pod_that_runs_is_not_refused_though_the_api_never_heard_of_it() {
         assert!(world.scope.close(Duration::from_secs(60)).await);
     });
 }
+
+#[test]
+fn a_container_added_for_debugging_runs_once_beside_the_others() {
+    run(3, |seed| async move {
+        let calm = Temper { fail_percent: 0, longest_life_ms: 0, ..temper(seed) };
+        let world = World::new(calm);
+        let mut pod = pod(
+            "web",
+            json!({"restartPolicy": "Always", "containers": [{"name": "a", "image": "busybox:1"}]}),
+        );
+        let uid = PodUid::of(&pod);
+        let wait = Duration::from_secs(10);
+        world.pool.desire(&desired(&[pod.clone()]), Some(&node()));
+        world.until("a runs", wait, |world| world.runtime.starts(&uid, "a") == 1).await;
+        let added = json!([{"name": "debug", "image": "busybox:1", "targetContainerName": "a"}]);
+        let spec = Arc::make_mut(&mut pod).spec.as_mut().unwrap();
+        spec.ephemeral_containers = serde_json::from_value(added).unwrap();
+        world.pool.desire(&desired(&[pod]), Some(&node()));
+        world.until("debug runs", wait, |world| world.runtime.starts(&uid, "debug") == 1).await;
+        world.runtime.crash(&uid, "debug");
+        let ended = |world: &World| {
+            let status = world.statuses.latest.lock()[&uid].clone();
+            let shown = status.ephemeral_container_statuses.unwrap_or_default();
+            shown.iter().any(|it| it.state.as_ref().is_some_and(|state| state.terminated.is_some()))
+        };
+        world.until("its end is shown", wait, ended).await;
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!((world.runtime.starts(&uid, "a"), world.runtime.starts(&uid, "debug")), (1, 1));
+        assert!(world.scope.close(Duration::from_secs(60)).await);
+    });
+}

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    apply::{self, Outcome, RETRY, RETRY_LONGEST},
-    backoff::Backoff,
+    apply::{self, Made, Outcome, RETRY, RETRY_LONGEST},
+    backoff::{self, Backoff},
     bells::Bell,
     garbage::garbage,
     kill::{self, Hooked},
@@ -289,10 +289,10 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
 
     fn on_synced(&mut self, outcome: Outcome) -> bool {
         let now = self.tools.clock.now();
-        for (name, after) in outcome.made {
+        for Made { name, hash, after } in outcome.made {
             self.waiting.remove(&name);
             if let Some(ended) = after {
-                self.backoff.started(&name, ended, now);
+                self.backoff.started(&backoff::of_container(&name, hash), ended, now);
             }
         }
         self.waiting.extend(outcome.waiting);
@@ -448,9 +448,10 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
             return;
         }
         for container in &observed.containers {
-            if let ContainerState::Exited(exit) = &container.state {
+            if let (ContainerState::Exited(exit), Some(hash)) = (&container.state, container.hash) {
                 let began = exit.started_at.unwrap_or(container.created_at);
-                self.backoff.recall(&container.name, container.attempt, began);
+                let key = backoff::of_container(&container.name, hash);
+                self.backoff.recall(&key, container.attempt, began);
             }
         }
     }

@@ -15,15 +15,13 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    channels::{self, Channel},
+    channels::{self, Channel, Protocol},
     spdy::{Frame, FrameReader, FrameWriter},
-    websocket,
+    websocket::{self, LINGER},
 };
 
 /// For the other side to accept the streams.
 const REPLIES: Duration = Duration::from_secs(30);
-/// For the client to say goodbye too.
-const LINGER: Duration = Duration::from_secs(2);
 /// A Status is small; more of an error is not kept.
 const MAX_ERROR: usize = 64 * 1024;
 /// Answers to pings that wait to be written.
@@ -74,11 +72,16 @@ impl Streams {
 }
 
 /// Runs until the command has ended, or a side is gone. The client is told how the command ended on its error channel,
-/// in any case.
+/// as far as its protocol tells it.
 ///
 /// # Errors
 /// When a connection fails.
-pub async fn translate<S, R>(socket: WebSocketStream<S>, remote: R, wanted: Wanted) -> io::Result<()>
+pub async fn translate<S, R>(
+    socket: WebSocketStream<S>,
+    remote: R,
+    wanted: Wanted,
+    protocol: Protocol,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     R: AsyncRead + AsyncWrite + Unpin,
@@ -89,8 +92,8 @@ where
     let streams = Streams::new(wanted);
     let first = wanted.channels().into_iter().find(|c| matches!(c, Channel::Stdout | Channel::Stderr));
     // An empty message on the first output says that the connection stands.
-    let hello = channels::write(first.unwrap_or(Channel::Error), b"");
-    to_client.send(Message::Binary(hello)).await.map_err(websocket::io_error)?;
+    let hello = protocol.write(first.unwrap_or(Channel::Error), b"");
+    to_client.send(hello).await.map_err(websocket::io_error)?;
 
     let opened = timeout(REPLIES, open(&streams, &mut reader, &mut writer)).await;
     let opened = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
@@ -98,16 +101,18 @@ where
         Err(error) => Err(error),
         Ok(early) => {
             let (control, controls) = mpsc::channel(CONTROL);
-            let mut outwards = Outwards { open: streams.incoming(), error: BytesMut::new(), control };
+            let mut outwards =
+                Outwards { protocol, open: streams.incoming(), error: BytesMut::new(), control };
             tokio::select! {
                 ended = outwards.run(early, &mut reader, &mut to_client) => ended,
-                ended = inwards(&streams, &mut from_client, controls, &mut writer) => return ended,
+                ended = inwards((&streams, protocol), &mut from_client, controls, &mut writer) => return ended,
             }
         }
     };
-    if let Err(error) = &ended {
-        let status = channels::write(Channel::Error, failure(error).as_bytes());
-        to_client.send(Message::Binary(status)).await.map_err(websocket::io_error)?;
+    if let Err(error) = &ended
+        && let Some(status) = protocol.write_end(failure(error).as_bytes())
+    {
+        to_client.send(status).await.map_err(websocket::io_error)?;
     }
     to_client.send(websocket::goodbye()).await.map_err(websocket::io_error)?;
     // The command has ended: whether the other side still listens does not matter.
@@ -159,7 +164,7 @@ where
 
 /// The client's messages, and answers to pings, until the client goes.
 async fn inwards<C, W>(
-    streams: &Streams,
+    (streams, protocol): (&Streams, Protocol),
     client: &mut C,
     mut controls: mpsc::Receiver<Frame>,
     writer: &mut FrameWriter<W>,
@@ -183,7 +188,7 @@ where
             Some(Ok(_)) => continue,
             Some(Err(error)) => return Err(websocket::io_error(error)),
         };
-        let (channel, data, fin) = match channels::read(bytes) {
+        let (channel, data, fin) = match protocol.read(bytes) {
             channels::Message::Data(channel, data) if !data.is_empty() => (channel, data, false),
             channels::Message::Close(channel) => (channel, Bytes::new(), true),
             channels::Message::Data(..) | channels::Message::Unknown => continue,
@@ -197,6 +202,7 @@ where
 
 /// The command's output and error.
 struct Outwards {
+    protocol: Protocol,
     /// Streams of the other side that have not ended.
     open: BTreeMap<u32, Channel>,
     error: BytesMut,
@@ -234,8 +240,10 @@ impl Outwards {
             ));
         }
         let status = if self.error.is_empty() { SUCCESS.as_bytes() } else { &self.error };
-        let status = channels::write(Channel::Error, status);
-        client.send(Message::Binary(status)).await.map_err(websocket::io_error)
+        match self.protocol.write_end(status) {
+            Some(status) => client.send(status).await.map_err(websocket::io_error),
+            None => Ok(()),
+        }
     }
 
     async fn take<C>(&mut self, frame: Frame, client: &mut C) -> io::Result<()>
@@ -250,7 +258,7 @@ impl Outwards {
                         self.error.extend_from_slice(&data[..data.len().min(room)]);
                     }
                     Some(channel) if !data.is_empty() => {
-                        let message = Message::Binary(channels::write(*channel, &data));
+                        let message = self.protocol.write(*channel, &data);
                         client.send(message).await.map_err(websocket::io_error)?;
                     }
                     _ => {}

@@ -67,6 +67,7 @@ async fn rest(client: &mut WebSocketStream<DuplexStream>) -> Vec<Bytes> {
 }
 
 const IO: Wanted = Wanted { stdin: true, stdout: true, stderr: true, tty: false };
+const V5: Protocol = Protocol::ALL[0];
 
 #[tokio::test]
 async fn stdin_ends_alone_and_the_command_ends_with_its_status() {
@@ -85,7 +86,7 @@ async fn stdin_ends_alone_and_the_command_ends_with_its_status() {
         runtime.say("error", r#""Failure"}"#, true).await;
         rest(&mut client).await
     };
-    let (ended, seen) = tokio::join!(translate(server, near, IO), talk);
+    let (ended, seen) = tokio::join!(translate(server, near, IO, V5), talk);
     ended.unwrap();
     assert_eq!(seen, [&b"\x01"[..], b"\x01out", b"\x02err", b"\x03{\"status\":\"Failure\"}"]);
 }
@@ -106,9 +107,10 @@ async fn a_terminal_has_sizes_and_one_output() {
         }
         rest(&mut client).await
     };
-    let (ended, seen) = tokio::join!(translate(server, near, Wanted { tty: true, ..IO }), talk);
+    let (ended, seen) = tokio::join!(translate(server, near, Wanted { tty: true, ..IO }, V5), talk);
     ended.unwrap();
-    assert_eq!(seen, [Bytes::from_static(b"\x01"), channels::write(Channel::Error, SUCCESS.as_bytes())]);
+    let status = [&b"\x03"[..], SUCCESS.as_bytes()].concat();
+    assert_eq!(seen, [Bytes::from_static(b"\x01"), Bytes::from(status)]);
 }
 
 #[tokio::test]
@@ -120,7 +122,7 @@ async fn a_connection_that_is_lost_is_a_failure_and_not_a_success() {
         drop(runtime);
         rest(&mut client).await
     };
-    let (ended, seen) = tokio::join!(translate(server, near, IO), talk);
+    let (ended, seen) = tokio::join!(translate(server, near, IO, V5), talk);
     assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     let last = String::from_utf8(seen.last().unwrap().to_vec()).unwrap();
     assert!(last.contains("\"Failure\"") && last.contains("was lost"), "{last}");
@@ -140,7 +142,7 @@ async fn pings_of_the_runtime_are_answered_and_those_of_the_client_too() {
         // Held until the translation has ended: its end would be a lost connection, which races with the close.
         runtime
     };
-    let (ended, _runtime) = tokio::join!(translate(server, near, IO), talk);
+    let (ended, _runtime) = tokio::join!(translate(server, near, IO, V5), talk);
     ended.unwrap();
 }
 
@@ -182,7 +184,24 @@ async fn output_flows_while_input_is_stuck() {
         };
         tokio::join!(input, output, reading).2
     };
-    let (ended, seen) = tokio::join!(translate(server, near, IO), talk);
+    let (ended, seen) = tokio::join!(translate(server, near, IO, V5), talk);
     ended.unwrap();
     assert_eq!(seen, 65);
+}
+
+#[tokio::test]
+async fn an_old_client_gets_the_output_and_no_word_of_a_success() {
+    let ((mut client, server), (near, far)) = (ends().await, duplex(1 << 16));
+    let wanted = Wanted { stdin: false, ..IO };
+    let talk = async {
+        let mut runtime = Runtime::accept(far, 3).await;
+        runtime.say("stdout", "out", true).await;
+        runtime.say("stderr", "", true).await;
+        runtime.say("error", SUCCESS, true).await;
+        rest(&mut client).await
+    };
+    let old = Protocol::choose(["channel.k8s.io"].into_iter()).unwrap();
+    let (ended, seen) = tokio::join!(translate(server, near, wanted, old), talk);
+    ended.unwrap();
+    assert_eq!(seen, [&b"\x01"[..], b"\x01out"]);
 }

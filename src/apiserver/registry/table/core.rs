@@ -61,8 +61,12 @@ fn pod_row(actions: &Actions) -> Resource {
         .with_status()
         .with_subresource(acting("binding", Verbs::CREATE, ("", "v1", "Binding"), binding))
         .with_subresource(acting("eviction", Verbs::CREATE, ("policy", "v1", "Eviction"), eviction))
-        // No ephemeralcontainers and no resize: a node agent that does not carry them out would make the API promise
-        // what never happens.
+        .with_subresource(part(
+            "ephemeralcontainers",
+            Verbs::GET.and(Verbs::PATCH).and(Verbs::UPDATE),
+            pod::EPHEMERAL_CONTAINERS,
+        ))
+        // No resize: a node agent that does not carry it out would make the API promise what never happens.
         .with_subresource(connect("log", Verbs::GET, ("", "v1", "Pod"), on(actions.log.as_ref(), "pods/log")))
         .with_subresource(connect(
             "exec",

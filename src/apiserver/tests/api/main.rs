@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod debugging;
 mod host;
 mod lists;
+mod nodes;
 mod rows;
 mod sockets;
 mod watches;

@@ -37,27 +37,38 @@ impl Plugin for Boom {
     }
 }
 
-struct Socket {
-    host: Host,
+pub(crate) struct Socket {
+    pub(crate) host: Host,
     address: SocketAddr,
     authority: Authority,
 }
 
-async fn listening() -> Socket {
-    let host = Host::with(rows::all(), vec![Arc::new(Boom)]).await;
-    let authority = Authority::self_signed("test", Key::generate().unwrap(), Timestamp::now()).unwrap();
+pub(crate) fn authority() -> Authority {
+    Authority::self_signed("test", Key::generate().unwrap(), Timestamp::now()).unwrap()
+}
+
+/// How whoever listens at 127.0.0.1 shows that he is of this authority.
+pub(crate) fn serving(authority: &Authority) -> Arc<rustls::ServerConfig> {
     let names = Names::from_texts(&["127.0.0.1"]);
     let issued = authority.issue(&Profile::ApiServer { names }, Timestamp::now()).unwrap();
-    let tls = tls::server(tls::Serving::new(&issued).unwrap(), authority.certificate()).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (server, scope) = (host.server.clone(), host.scope.clone());
-    host.scope.spawn("serve", async move { server.serve(listener, Arc::new(tls), scope).await });
-    Socket { host, address, authority }
+    Arc::new(tls::server(tls::Serving::new(&issued).unwrap(), authority.certificate()).unwrap())
+}
+
+async fn listening() -> Socket {
+    Socket::of(Host::with(rows::all(), vec![Arc::new(Boom)]).await, authority()).await
 }
 
 impl Socket {
-    async fn dial(&self, protocol: &str) -> TlsStream<TcpStream> {
+    pub(crate) async fn of(host: Host, authority: Authority) -> Socket {
+        let tls = serving(&authority);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (server, scope) = (host.server.clone(), host.scope.clone());
+        host.scope.spawn("serve", async move { server.serve(listener, tls, scope).await });
+        Socket { host, address, authority }
+    }
+
+    pub(crate) async fn dial(&self, protocol: &str) -> TlsStream<TcpStream> {
         let mut config = tls::client(self.authority.certificate(), None).unwrap();
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         let stream = TcpStream::connect(self.address).await.unwrap();
@@ -83,7 +94,7 @@ impl Socket {
         (parts.status, value)
     }
 
-    async fn get(&self, protocol: &str, path: &str, user: Option<&str>) -> (StatusCode, Value) {
+    pub(crate) async fn get(&self, protocol: &str, path: &str, user: Option<&str>) -> (StatusCode, Value) {
         let uri = if protocol == "h2" { format!("https://127.0.0.1{path}") } else { path.to_string() };
         let mut request = Request::builder().uri(uri).header("host", "127.0.0.1");
         if let Some(user) = user {

@@ -9,9 +9,7 @@ use crate::{
 };
 
 pub(super) fn has_container(pod: &Pod, name: &str) -> bool {
-    let ephemeral = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_deref());
-    pods::all_containers(pod).any(|container| container.name == name)
-        || ephemeral.unwrap_or_default().iter().any(|container| container.name == name)
+    pods::container(pod, name).is_some()
 }
 
 /// The instance that runs or ran last; with `previous`, the one that ended before what the pod shows now.

@@ -40,6 +40,14 @@ pub const PODS: Rules = Rules {
     ..Rules::NONE
 };
 
+/// `pods/ephemeralcontainers`: how containers are added to a pod that is there.
+pub const EPHEMERAL_CONTAINERS: Rules = Rules {
+    prepare_update: only_ephemeral_containers,
+    validate: validate::pod,
+    validate_update: update::ephemeral_containers,
+    ..Rules::NONE
+};
+
 pub const POD_TEMPLATES: Rules = Rules {
     defaults: |object| fill::within(object, "template", defaults::template),
     validate: |at, found| validate::template(&at.get("template"), found),
@@ -57,6 +65,22 @@ fn prepare_create(pod: &mut Value) {
         }]);
     }
     pod["status"] = status;
+}
+
+/// All else of the pod stays what it was, and whose write this is.
+fn only_ephemeral_containers(new: &mut Value, old: &Value) {
+    let mut pod = old.clone();
+    for field in ["name", "namespace", "resourceVersion", "uid"] {
+        match new["metadata"].get(field) {
+            Some(value) => pod["metadata"][field] = value.clone(),
+            None => fill::within(&mut pod, "metadata", |metadata| fill::remove(metadata, field)),
+        }
+    }
+    match new["spec"].get("ephemeralContainers") {
+        Some(added) => pod["spec"]["ephemeralContainers"] = added.clone(),
+        None => fill::within(&mut pod, "spec", |spec| fill::remove(spec, "ephemeralContainers")),
+    }
+    *new = pod;
 }
 
 /// The single address and the list of addresses tell the same.

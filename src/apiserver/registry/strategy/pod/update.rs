@@ -10,6 +10,7 @@ use crate::registry::strategy::at::At;
 use crate::registry::strategy::fill;
 use crate::registry::strategy::findings::{Findings, IMMUTABLE};
 
+const MIRROR: &str = "kubernetes.io/config.mirror";
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,\
     `spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
     `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -36,6 +37,31 @@ pub(super) fn pod(new: &At<'_>, old: &At<'_>, found: &mut Findings) {
         let differences = differences(&without_empties(before.value()), &munged, "");
         let detail = format!("pod updates may not change fields other than {UPDATABLE}\n{differences}");
         found.forbidden(&spec, &detail);
+    }
+}
+
+/// Containers may be added; those that are there stay what they are. Their order is not kept by a patch, and means
+/// nothing.
+pub(super) fn ephemeral_containers(new: &At<'_>, old: &At<'_>, found: &mut Findings) {
+    if old.get("metadata").get("annotations").key(MIRROR).present() {
+        return found
+            .forbidden(&At::named("", new.value()), "static pods do not support ephemeral containers");
+    }
+    let list = new.get("spec").get("ephemeralContainers");
+    for before in old.get("spec").get("ephemeralContainers").items() {
+        let name = before.get("name").text();
+        let now = list.items().find(|container| container.get("name").text() == name);
+        let Some(now) = now else {
+            let detail = format!("existing ephemeral containers {name:?} may not be removed\n");
+            found.forbidden(&list, &detail);
+            continue;
+        };
+        let (then, now) = (without_empties(before.value()), without_empties(now.value()));
+        if then != now {
+            let differences = differences(&then, &now, "");
+            let detail = format!("existing ephemeral containers {name:?} may not be changed\n{differences}");
+            found.forbidden(&list, &detail);
+        }
     }
 }
 
@@ -71,7 +97,6 @@ fn gates(new: &At<'_>, old: &At<'_>, found: &mut Findings) {
 }
 
 fn annotations(new: &At<'_>, old: &At<'_>, found: &mut Findings) {
-    const MIRROR: &str = "kubernetes.io/config.mirror";
     let at = |pod: &At<'_>| pod.get("metadata").get("annotations").value().get(MIRROR).cloned();
     let path = new.get("metadata").get("annotations").key(MIRROR);
     match (at(new), at(old)) {

@@ -9,6 +9,8 @@ use crate::registry::strategy::findings::Findings;
 use crate::registry::strategy::meta;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
+/// What Linux takes (`HOST_NAME_MAX`).
+const MAX_KERNEL_HOSTNAME: usize = 64;
 
 pub(super) fn pod(pod: &At<'_>, found: &mut Findings) {
     let spec = pod.get("spec");
@@ -114,6 +116,7 @@ fn named(spec: &At<'_>, found: &mut Findings) {
             found.complaints(&at, names::dns1123_label(at.text()));
         }
     }
+    hostname_override(spec, found);
     let deadline = spec.get("activeDeadlineSeconds");
     if deadline.int().is_some_and(|seconds| !(1..=i64::from(i32::MAX)).contains(&seconds)) {
         found.invalid(&deadline, "must be between 1 and 2147483647, inclusive");
@@ -123,6 +126,24 @@ fn named(spec: &At<'_>, found: &mut Findings) {
         found.required(&grace, "");
     }
     found.one_of_if_any(&spec.get("preemptionPolicy"), &["PreemptLowerPriority", "Never"]);
+}
+
+/// A name that the pod alone sees. On the host's network it would be the node's, and as a full name it has no domain.
+fn hostname_override(spec: &At<'_>, found: &mut Findings) {
+    let name = spec.get("hostnameOverride");
+    if name.is_empty() {
+        return;
+    }
+    found.complaints(&name, names::dns1123_subdomain(name.text()));
+    if name.len() > MAX_KERNEL_HOSTNAME {
+        found.too_long(&name, MAX_KERNEL_HOSTNAME);
+    }
+    if spec.get("hostNetwork").flag() {
+        found.forbidden(&name, "may not be set when `hostNetwork` is true");
+    }
+    if spec.get("setHostnameAsFQDN").flag() {
+        found.forbidden(&name, "may not be set when `setHostnameAsFQDN` is true");
+    }
 }
 
 fn dns(spec: &At<'_>, found: &mut Findings) {

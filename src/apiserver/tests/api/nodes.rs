@@ -1,0 +1,152 @@
+//! What goes through the API server to a node: its log in messages, its kubelet by proxy, a connection that switches.
+
+use std::time::Duration;
+
+use apiserver::{
+    connect::{self, Connector},
+    registry::table::{Actions, Cluster, rows},
+};
+use http::{Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioIo;
+use lifecycle::Scope;
+use pki::{Authority, tls};
+use serde_json::json;
+use streaming::serve::{Limits, Peer, serve};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::client::TlsStream;
+
+use crate::{
+    host::Host,
+    sockets::{Socket, authority, serving},
+};
+
+/// Tells what it is asked, has one line of every log, and echoes to who switches to `echo`.
+async fn kubelet(authority: &Authority, scope: &Scope) -> u16 {
+    let (listener, tls) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), serving(authority));
+    let port = listener.local_addr().unwrap().port();
+    let scope_of_connections = scope.child("connections of a kubelet");
+    let (connections, tasks) = (scope_of_connections.clone(), scope_of_connections);
+    let on_connection = move |_: Peer| {
+        let tasks = tasks.clone();
+        move |request: Request<Incoming>| {
+            let tasks = tasks.clone();
+            async move { answer(request, &tasks) }
+        }
+    };
+    let limits = Limits { connections: 16, drain: Duration::from_secs(1) };
+    scope.spawn("kubelet", async move { serve(listener, tls, limits, &connections, on_connection).await });
+    port
+}
+
+fn answer(request: Request<Incoming>, tasks: &Scope) -> Response<Full<Bytes>> {
+    let secret = request.headers().contains_key(header::AUTHORIZATION);
+    let said = format!("{} {} {secret}", request.method(), request.uri());
+    if request.uri().path().starts_with("/containerLogs/") {
+        return Response::new("line\n".into());
+    }
+    let Some(protocol) = request.headers().get(header::UPGRADE).cloned() else {
+        return Response::new(said.into());
+    };
+    tasks.spawn("echo", async move {
+        let mut switched = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
+        let mut word = [0; 4];
+        switched.read_exact(&mut word).await.unwrap();
+        switched.write_all(&word).await.unwrap();
+    });
+    let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+    let response = response.header(header::CONNECTION, "Upgrade").header(header::UPGRADE, protocol);
+    response.body(Full::default()).unwrap()
+}
+
+async fn with_a_node() -> Socket {
+    let authority = authority();
+    let scope = Scope::root("connector");
+    let mut actions = Actions::default();
+    connect::fill(&mut actions, &Connector::new(tls::client(authority.certificate(), None).unwrap(), &scope));
+    let cluster = Cluster { service_families: Vec::new() };
+    let host = Host::start(rows(&cluster, &actions).0).await;
+    let port = kubelet(&authority, &host.scope).await;
+    host.create("/api/v1/nodes", json!({"metadata": {"name": "n1"}})).await;
+    let status = json!({"status": {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+    }});
+    assert_eq!(host.call("PATCH", "/api/v1/nodes/n1/status", status).await.code, 200);
+    let spec = json!({"nodeName": "n1", "containers": [{"name": "c", "image": "busybox:1"}]});
+    host.create("/api/v1/namespaces/a/pods", json!({"metadata": {"name": "web"}, "spec": spec})).await;
+    Socket::of(host, authority).await
+}
+
+/// The head of the answer to an upgrade, and the connection behind it.
+async fn upgraded(socket: &Socket, path: &str, headers: &str) -> (String, TlsStream<TcpStream>) {
+    let mut stream = socket.dial("http/1.1").await;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: api\r\nauthorization: Bearer me\r\nconnection: Upgrade\r\n{headers}\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    (String::from_utf8(head).unwrap(), stream)
+}
+
+#[tokio::test]
+async fn a_log_comes_in_messages_to_who_asks_for_a_websocket() {
+    let socket = with_a_node().await;
+    let asks = |protocol: &str| {
+        format!(
+            "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{protocol}"
+        )
+    };
+    for (protocol, frames) in [
+        ("", &b"\x82\x00\x82\x05line\n\x88\x02\x03\xe8"[..]),
+        ("binary.k8s.io", b"\x82\x00\x82\x05line\n\x88\x02\x03\xe8"),
+        ("base64.binary.k8s.io", b"\x81\x00\x81\x08bGluZQo=\x88\x02\x03\xe8"),
+    ] {
+        let offer = match protocol {
+            "" => String::new(),
+            name => format!("sec-websocket-protocol: {name}\r\n"),
+        };
+        let (head, mut stream) = upgraded(&socket, "/api/v1/namespaces/a/pods/web/log", &asks(&offer)).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(head.contains(&offer), "{head}");
+        let mut seen = vec![0; frames.len()];
+        stream.read_exact(&mut seen).await.unwrap();
+        assert_eq!(seen, frames, "{protocol}");
+    }
+    let offer = asks("sec-websocket-protocol: other\r\n");
+    let (head, _) = upgraded(&socket, "/api/v1/namespaces/a/pods/web/log", &offer).await;
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+}
+
+#[tokio::test]
+async fn a_kubelet_is_reached_through_its_nodes_proxy() {
+    let socket = with_a_node().await;
+    for protocol in ["h2", "http/1.1"] {
+        let (code, said) = socket.get(protocol, "/api/v1/nodes/n1/proxy/a%20b/?c=d", Some("me")).await;
+        assert_eq!((code, said), (StatusCode::OK, json!("GET /a%20b/?c=d false")), "{protocol}");
+        let (code, _) = socket.get(protocol, "/api/v1/nodes/n1/proxy", Some("me")).await;
+        assert_eq!(code, StatusCode::MOVED_PERMANENTLY, "{protocol}");
+        let (code, refused) = socket.get(protocol, "/api/v1/nodes/n1:81/proxy/", Some("me")).await;
+        assert_eq!((code.as_u16(), &refused["message"]), (400, &json!("address not allowed")), "{protocol}");
+        let (code, _) = socket.get(protocol, "/api/v1/nodes/n2/proxy/", Some("me")).await;
+        assert_eq!(code, StatusCode::NOT_FOUND, "{protocol}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxied_connection_that_switches_protocols_is_one_from_then_on() {
+    let socket = with_a_node().await;
+    let (head, mut stream) = upgraded(&socket, "/api/v1/nodes/n1/proxy/x", "upgrade: echo\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("upgrade: echo\r\n"), "{head}");
+    stream.write_all(b"ping").await.unwrap();
+    let mut back = [0; 4];
+    stream.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"ping");
+}

@@ -77,7 +77,17 @@ impl Socket {
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, RequestError> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_string()));
-        match self.get(RouteNetlinkMessage::GetLink(message), &format!("look at link {name}")) {
+        self.one_link(message, &format!("look at link {name}"))
+    }
+
+    fn link_at(&mut self, index: u32) -> Result<Option<Link>, RequestError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        self.one_link(message, &format!("look at link {index}"))
+    }
+
+    fn one_link(&mut self, message: LinkMessage, operation: &str) -> Result<Option<Link>, RequestError> {
+        match self.get(RouteNetlinkMessage::GetLink(message), operation) {
             Ok(answers) => Ok(answers.iter().find_map(read)),
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error),
@@ -171,7 +181,7 @@ impl Socket {
             .filter(|route| route.interface.is_some())
             .min_by_key(|route: &Route| route.priority);
         let Some(index) = default.and_then(|route| route.interface) else { return Ok(None) };
-        Ok(self.links()?.into_iter().find(|link| link.index == index).map(|link| link.mtu))
+        Ok(self.link_at(index)?.map(|link| link.mtu))
     }
 }
 

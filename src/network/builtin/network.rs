@@ -63,7 +63,6 @@ impl Builtin {
     pub fn add(&self, attachment: &Attachment) -> Result<NetworkResult, CniError> {
         let host_ports = request::host_ports(&attachment.capabilities)?;
         let bandwidth = request::bandwidth(&attachment.capabilities)?;
-        let ports_changed;
         let record = {
             let locked = self.records.lock().map_err(|error| record_failure(&error))?;
             let mut all = locked.all().map_err(|error| record_failure(&error))?;
@@ -74,7 +73,7 @@ impl Builtin {
                 Some(known) => Allocated { addresses: known.addresses.clone(), ports_freed: false },
                 None => self.allocate(&locked, &mut all)?,
             };
-            ports_changed = allocated.ports_freed || !host_ports.is_empty();
+            let ports_changed = allocated.ports_freed || !host_ports.is_empty();
             let record = Record {
                 id: attachment.id.clone(),
                 netns: attachment.netns.clone(),
@@ -85,6 +84,12 @@ impl Builtin {
                 leaving: false,
             };
             locked.put(&record).map_err(|error| record_failure(&error))?;
+            if ports_changed {
+                // Before the pod has its address: host ports of the one before must not lead to it.
+                all.retain(|record| !record.leaving);
+                all.push(record.clone());
+                self.write_host_ports(&all)?;
+            }
             record
         };
         let mtu = match self.settings.mtu {
@@ -94,11 +99,6 @@ impl Builtin {
                 self.settings.tunnel_mtu.map_or(uplink, |tunnel| tunnel.min(uplink))
             }
         };
-        if ports_changed {
-            // Before the pod has its address: host ports of the one before must not lead to it.
-            let locked = self.records.lock().map_err(|error| record_failure(&error))?;
-            self.sync_host_ports(&locked)?;
-        }
         let wired = wire::attach(&record, mtu).map_err(|error| wire_failure(&error))?;
         Ok(result(&record, &wired))
     }
@@ -325,8 +325,12 @@ impl Builtin {
 
     /// Under the lock, so that the table is of the newest records, whoever commits last.
     fn sync_host_ports(&self, locked: &Locked<'_>) -> Result<(), CniError> {
-        let all = attached(locked)?;
-        self.table.sync_host_ports(&self.settings, &all).map_err(|error| rules_failure(&error))
+        self.write_host_ports(&attached(locked)?)
+    }
+
+    /// `all` is of what the lock is held for.
+    fn write_host_ports(&self, all: &[Record]) -> Result<(), CniError> {
+        self.table.sync_host_ports(&self.settings, all).map_err(|error| rules_failure(&error))
     }
 }
 

@@ -46,6 +46,7 @@ fn a_machine_joins_by_the_printed_line_and_the_cluster_spans_both() {
     let mut a = Host::on(&link, "a", 1);
     a.up();
     let mut b = Host::on(&link, "b", 2);
+    outside_elsewhere(&b);
     let line = a.token();
     refusals(&a, &b, &line);
     join(&a, &mut b, &line);
@@ -58,6 +59,19 @@ fn a_machine_joins_by_the_printed_line_and_the_cluster_spans_both() {
     certificates(&a, &b);
     killed_agent(&a, &mut b);
     everybody_reaches_everybody(&a, &b);
+}
+
+/// The way to the outside is another interface than the one to the server (kubeadm#1026).
+fn outside_elsewhere(host: &Host) {
+    for arguments in [
+        "link add outside type veth peer name beyond",
+        "addr add 172.31.0.1/24 dev outside",
+        "link set beyond up",
+        "link set outside up",
+        "route replace default via 172.31.0.254 dev outside",
+    ] {
+        assert!(host.inside("ip").args(arguments.split(' ')).status().unwrap().success(), "{arguments}");
+    }
 }
 
 impl Host {
@@ -79,7 +93,7 @@ fn words(line: &str) -> Vec<&str> {
 
 /// What makes a machine a member. None of it may be there after a refusal.
 fn membership(host: &Host) -> Vec<String> {
-    let names = ["node.kubeconfig", "joined.yaml", "pki"];
+    let names = ["node.kubeconfig", "joined.yaml", "node-address", "pki"];
     names
         .iter()
         .filter(|name| Path::new(&host.state()).join(name).exists())
@@ -111,16 +125,28 @@ fn refusals(a: &Host, b: &Host, line: &str) {
     assert!(b.inside("ip").args(route).status().unwrap().success());
     refused(server, token, hash, &[], "network.podCIDR 10.244.0.0/16 overlaps the route to 10.244.77.0/24");
     assert!(b.inside("ip").args(["route", "del", "10.244.77.0/24"]).status().unwrap().success());
-    // A token that ended.
-    let ended = a.token();
-    let ended = words(&ended)[3].to_string();
-    assert!(a.coracle(&["token", "delete", &ended]).status().unwrap().success());
-    a.eventually("the token's signature is gone", SECONDS_60, |a| {
-        let map = a.k(&["get", "configmap", "cluster-info", "-n", "kube-public", "-o", "yaml"]);
-        let id = ended.split('.').next().unwrap_or_default();
-        if map.contains(id) { Err(map) } else { Ok(()) }
-    });
-    refused(server, &ended, hash, &[], "knows no token");
+    // Nobody has this address.
+    refused(
+        "10.88.0.99:6443",
+        token,
+        hash,
+        &[],
+        "10.88.0.99:6443 does not answer; see that the address is right",
+    );
+    refused(server, token, hash, &["--node-ip", "192.0.2.9"], "is no address by which other machines reach");
+    // Tokens that ended.
+    let deleted = words(&a.token())[3].to_string();
+    assert!(a.coracle(&["token", "delete", &deleted]).status().unwrap().success());
+    let expired = a.coracle(&["token", "create", "--ttl", "2s"]).output().unwrap();
+    let expired = words(text(&expired).trim())[3].to_string();
+    for ended in [deleted, expired] {
+        a.eventually("the token's signature is gone", SECONDS_60, |a| {
+            let map = a.k(&["get", "configmap", "cluster-info", "-n", "kube-public", "-o", "yaml"]);
+            let id = ended.split('.').next().unwrap_or_default();
+            if map.contains(id) { Err(map) } else { Ok(()) }
+        });
+        refused(server, &ended, hash, &[], "knows no token");
+    }
 }
 
 fn join(a: &Host, b: &mut Host, line: &str) {
@@ -143,6 +169,13 @@ fn joined_already(b: &Host, line: &str) {
     let said = text(&output);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("is node b of 10.88.0.1:6443 already; nothing was changed"), "{said}");
+    // As after the control plane was made anew.
+    let hash = words(line)[5];
+    let output =
+        b.coracle(&words(&line.replace(hash, &format!("sha256:{}", "0".repeat(64))))).output().unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("whose authority is none of those that --ca-cert-hash names"), "{said}");
 }
 
 /// From a pod on each node, and from each node itself, to each pod and to each Service.
@@ -222,7 +255,7 @@ fn certificates(a: &Host, b: &Host) {
     };
     assert!(of("kubernetes.io/kube-apiserver-client-kubelet", "system:bootstrap:"), "{requests}");
     assert!(of("kubernetes.io/kubelet-serving", "system:node:b"), "{requests}");
-    assert_eq!(membership(b).len(), 3);
+    assert_eq!(membership(b).len(), 4);
 }
 
 fn killed_agent(a: &Host, b: &mut Host) {

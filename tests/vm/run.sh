@@ -168,6 +168,7 @@ PEERS
   k delete service peers
 }
 
+is_another() { local now; now=$(main_pid 2); [ "$now" != 0 ] && [ "$now" != "$1" ]; }
 agent_killed() {
   local before pid
   before=$(containers)
@@ -175,16 +176,27 @@ agent_killed() {
   on 2 kill -KILL "$pid"
   # The pods do not notice.
   web_is_served 2 3
-  is_another() { local now; now=$(main_pid 2); [ "$now" != 0 ] && [ "$now" != "$pid" ]; }
-  eventually 60 "systemd starts the agent again" is_another
+  eventually 60 "systemd starts the agent again" is_another "$pid"
   eventually 120 "the agent is there again" is active on 2 systemctl is-active coracle-node.service
+  eventually 120 "node2 is Ready" is True condition 2
+  web_is_served 2 3
+  [ "$(containers)" = "$before" ]
+}
+# An agent that is there and does nothing: systemd's watchdog ends it.
+agent_hung() {
+  local before pid
+  before=$(containers)
+  pid=$(main_pid 2)
+  on 2 kill -STOP "$pid"
+  web_is_served 2 3
+  eventually 150 "systemd starts another agent" is_another "$pid"
   eventually 120 "node2 is Ready" is True condition 2
   web_is_served 2 3
   [ "$(containers)" = "$before" ]
 }
 
 upgrade() {
-  local before pid
+  local before pid i
   before=$(containers)
   pid=$(main_pid 2)
   # Another binary that does the same: what follows an ELF file is ignored.
@@ -192,6 +204,13 @@ upgrade() {
   installs 2 node
   [ "$(main_pid 2)" != "$pid" ]
   eventually 120 "node2 is Ready" is True condition 2
+  # And the control plane, while pods serve on.
+  on $SERVER "printf x >>/root/coracle/target/release/$(basename "$binary")"
+  installs $SERVER server
+  web_is_served 2 3
+  answers() { k get --raw /readyz; }
+  eventually 60 "the API answers" is ok answers
+  for i in $NODES; do eventually 120 "node$i is Ready" is True condition "$i"; done
   web_is_served 2 3
   [ "$(containers)" = "$before" ]
 }
@@ -407,7 +426,7 @@ proxy_modes() {
   for mode in nftables iptables ipvs iptables nftables; do proxy_mode $mode; done
 }
 
-all="web dns tunnel agent_killed upgrade ipvs_traffic proxy_modes reboot graceful_shutdown power_cut partition uninstall one_machine"
+all="web dns tunnel agent_killed agent_hung upgrade ipvs_traffic proxy_modes reboot graceful_shutdown power_cut partition uninstall one_machine"
 
 # --- running them
 

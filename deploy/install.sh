@@ -184,7 +184,7 @@ put "/etc/systemd/system/$service" 644 <"$here/../systemd/$service"
 new_unit=$changed
 [ $new_unit = no ] || systemctl daemon-reload
 
-state=$(sed -n 's/^stateDir: *"\{0,1\}\([^" #]*\).*/\1/p' /etc/coracle/config.yaml)
+state=$(sed -n "s/^stateDir: *[\"']\{0,1\}\([^\"' #]*\).*/\1/p" /etc/coracle/config.yaml)
 if [ "$role" = node ] && [ ! -e "${state:-/var/lib/coracle}/node.kubeconfig" ] && ! grep -Eqs '^ +kubeconfig:' /etc/coracle/config.yaml; then
   # `coracle join` enables and starts it; until then there is nothing that it could do.
   say "Installed. This machine is in no cluster yet: run \`coracle token create\` on the server, and the line that it prints here."

@@ -12,7 +12,7 @@ esac
 say() { printf '==> %s\n' "$*"; }
 [ "$(id -u)" = 0 ] || { echo "uninstall.sh: it needs root. Run: sudo $0" >&2; exit 1; }
 coracle=/usr/local/bin/coracle
-state=$(sed -n 's/^stateDir: *"\{0,1\}\([^" #]*\).*/\1/p' /etc/coracle/config.yaml 2>/dev/null || true)
+state=$(sed -n "s/^stateDir: *[\"']\{0,1\}\([^\"' #]*\).*/\1/p" /etc/coracle/config.yaml 2>/dev/null || true)
 units=()
 for unit in coracle.service coracle-server.service coracle-node.service; do
   [ -e /etc/systemd/system/$unit ] && units+=("$unit")

@@ -54,7 +54,7 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
                 );
             }
             println!("this machine is node {name} of {} already; nothing was changed", asked.server);
-            return start(asked, config);
+            return start(asked, config, false);
         }
         Standing::Expired { node, not_after } => {
             println!("the certificate of node {node} expired at {not_after}: joining again");
@@ -115,11 +115,7 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
         issued.certificate.not_after.strftime("%Y-%m-%d %H:%M")
     );
     scope.close(Duration::from_secs(1)).await;
-    if runs {
-        println!("its agent runs, and goes on with the new certificate within minutes");
-        return Ok(Next::Nothing);
-    }
-    start(asked, config)
+    start(asked, config, true)
 }
 
 /// Whether the service manager has this unit of ours.
@@ -178,10 +174,16 @@ fn member(paths: &Paths) -> anyhow::Result<Option<Membership>> {
     let Some(member) = paths.member()? else { return Ok(None) };
     let endpoint = client::Kubeconfig::load(&paths.kubeconfig)?.endpoint(None)?;
     let authorities = match &endpoint.ca {
-        Some(Pem::Data(pem)) => Certificate::all_from_pem(pem)?.iter().map(KeyHash::of).collect(),
-        _ => Vec::new(),
+        Some(Pem::Data(pem)) => hashes(pem),
+        Some(Pem::File(path)) => std::fs::read(path).map(|pem| hashes(&pem)).unwrap_or_default(),
+        None => Vec::new(),
     };
     Ok(Some(Membership { member, server: endpoint.server.to_string().parse()?, authorities }))
+}
+
+/// Of what cannot be read: none, so that no hash is one of them.
+fn hashes(pem: &[u8]) -> Vec<KeyHash> {
+    Certificate::all_from_pem(pem).unwrap_or_default().iter().map(KeyHash::of).collect()
 }
 
 fn check_ranges(config: &Config, cluster: &Discovered) -> anyhow::Result<()> {
@@ -237,26 +239,34 @@ fn joined_yaml(name: &str, asked: &Join, facts: &ClusterFacts) -> String {
     text
 }
 
-/// Starts the unit where there is one.
-fn start(asked: &Join, config: &Config) -> anyhow::Result<Next> {
+/// Starts the unit where there is one; again, where it runs and the machine has joined `anew`.
+fn start(asked: &Join, config: &Config, anew: bool) -> anyhow::Result<Next> {
     if asked.no_start {
         println!("`coracle node` starts it");
         return Ok(Next::Nothing);
     }
     if !is_installed(UNIT) || !Path::new("/run/systemd/system").exists() {
         if identity::agent_runs(config) {
-            println!("its agent runs already: port {} is taken", config.kubelet.port);
+            println!(
+                "its agent runs already (port {} is taken); start it again if it has joined anew",
+                config.kubelet.port
+            );
             return Ok(Next::Nothing);
         }
         return Ok(Next::Run);
     }
-    let run = Command::new("systemctl").args(["enable", "--now", UNIT]).output();
-    let run = run.with_context(|| format!("run systemctl enable --now {UNIT}"))?;
-    if !run.status.success() {
-        bail!(
-            "joined, but {UNIT} did not start: {}; see `journalctl -u {UNIT}`",
-            String::from_utf8_lossy(&run.stderr).trim()
-        );
+    // Started anew where it runs, with what it has by now: its pods run on meanwhile.
+    let verb = if anew { "restart" } else { "start" };
+    for arguments in [["enable", UNIT], [verb, UNIT]] {
+        let run = Command::new("systemctl").args(arguments).output();
+        let run = run.with_context(|| format!("run systemctl {}", arguments.join(" ")))?;
+        if !run.status.success() {
+            bail!(
+                "joined, but systemctl {} failed: {}; see `journalctl -u {UNIT}`",
+                arguments.join(" "),
+                String::from_utf8_lossy(&run.stderr).trim()
+            );
+        }
     }
     println!("{UNIT} runs, and starts with the machine; `journalctl -u {UNIT} -f` shows its log");
     Ok(Next::Nothing)

@@ -146,8 +146,14 @@ impl Paths {
             (&self.joined, joined.to_owned()),
             (&self.kubeconfig, kubeconfig),
         ];
+        // Before: a crash in between leaves a node that asks for another, not one that nobody can verify.
+        match fs::remove_file(&self.serving) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(FilesError::NotJoined { path: self.serving.clone(), source });
+            }
+            _ => {}
+        }
         replace_all(&files)?;
-        drop(fs::remove_file(&self.serving));
         Pending::beside(&self.client).forget();
         Ok(())
     }

@@ -152,14 +152,15 @@ impl Failures {
             return INTERVAL;
         };
         self.count += 1;
-        let words = Chain(error).to_string();
+        let (words, retry) = (Chain(error).to_string(), RETRY.delay(self.count));
+        let error = error as &dyn std::error::Error;
         if words == self.told {
-            debug!(error = words, failures = self.count, "network: pass failed again");
+            debug!(error, failures = self.count, retry_s = retry.as_secs(), "network: pass failed again");
         } else {
-            warn!(error = words, "network: pass failed; tried again every {} s at most", INTERVAL.as_secs());
+            warn!(error, retry_s = retry.as_secs(), "network: pass failed");
             self.told = words;
         }
-        RETRY.delay(self.count)
+        retry
     }
 }
 

@@ -86,14 +86,33 @@ fn namespaces_follow_the_pods_host_settings() {
 }
 
 #[test]
-fn a_container_with_a_target_is_in_its_process_namespace() {
-    let pod = pod();
-    let request =
-        ContainerRequest { target: Some("abc".into()), ..container_request(&pod, ImageUser::Unset) };
-    let config = container(&pod, &request, &SecurityDefaults::default()).unwrap();
-    let options = config.linux.unwrap().security_context.unwrap().namespace_options.unwrap();
-    assert_eq!((options.pid(), options.target_id.as_str()), (cri::NamespaceMode::Target, "abc"));
-    assert_eq!(options.network(), cri::NamespaceMode::Pod);
+fn a_container_with_a_target_is_in_its_process_namespace_unless_all_are_in_one() {
+    let options = |shared: Option<bool>, of_host: Option<bool>| {
+        let mut pod = pod();
+        let spec = pod.spec.as_mut().unwrap();
+        (spec.share_process_namespace, spec.host_pid) = (shared, of_host);
+        let request =
+            ContainerRequest { target: Some("abc".into()), ..container_request(&pod, ImageUser::Unset) };
+        let config = container(&pod, &request, &SecurityDefaults::default()).unwrap();
+        let options = config.linux.unwrap().security_context.unwrap().namespace_options.unwrap();
+        assert_eq!(options.network(), cri::NamespaceMode::Pod);
+        (options.pid(), options.target_id)
+    };
+    assert_eq!(options(None, None), (cri::NamespaceMode::Target, "abc".into()));
+    assert_eq!(options(Some(true), None), (cri::NamespaceMode::Pod, String::new()));
+    assert_eq!(options(None, Some(true)), (cri::NamespaceMode::Node, String::new()));
+}
+
+#[test]
+fn a_sandbox_takes_a_privileged_container_that_is_added() {
+    let mut pod = pod();
+    let is_privileged = |pod: &Pod| {
+        sandbox(&sandbox_request(pod.clone())).linux.unwrap().security_context.unwrap().privileged
+    };
+    assert!(!is_privileged(&pod));
+    let added = json!([{"name": "debug", "image": "i", "securityContext": {"privileged": true}}]);
+    pod.spec.as_mut().unwrap().ephemeral_containers = serde_json::from_value(added).unwrap();
+    assert!(is_privileged(&pod));
 }
 
 #[test]

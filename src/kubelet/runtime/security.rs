@@ -51,7 +51,9 @@ const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/
 
 pub(super) fn of_sandbox(pod: &Pod, extra_groups: &[i64]) -> cri::LinuxSandboxSecurityContext {
     let mut context = cri::LinuxSandboxSecurityContext {
-        privileged: pods::all_containers(pod).any(is_privileged),
+        // A runtime takes a privileged container into no other sandbox; one may be added later, by `kubectl debug`.
+        privileged: pods::all_containers(pod).any(is_privileged)
+            || pods::ephemeral_containers(pod).any(|added| is_privileged(&added)),
         // The sandbox holds nothing of the user's: the strictest profile, whatever the pod says.
         seccomp: Some(profile(cri::security_profile::ProfileType::RuntimeDefault, "")),
         namespace_options: Some(namespaces(pod)),
@@ -172,13 +174,14 @@ pub(super) fn namespaces(pod: &Pod) -> cri::NamespaceOption {
     }
 }
 
-/// Those of a container that sees the processes of `target`.
+/// Those of a container that sees the processes of `target`: where the pod or the node has one PID namespace for all, it sees
+/// them anyway, also when the target does not run.
 pub(super) fn namespaces_with(pod: &Pod, target: &ContainerId) -> cri::NamespaceOption {
-    cri::NamespaceOption {
-        pid: cri::NamespaceMode::Target.into(),
-        target_id: target.as_str().into(),
-        ..namespaces(pod)
+    let own = namespaces(pod);
+    if own.pid() != cri::NamespaceMode::Container {
+        return own;
     }
+    cri::NamespaceOption { pid: cri::NamespaceMode::Target.into(), target_id: target.as_str().into(), ..own }
 }
 
 fn is_privileged(container: &Container) -> bool {

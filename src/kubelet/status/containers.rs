@@ -43,7 +43,17 @@ pub(super) fn main_statuses(inputs: &Inputs<'_>, shown: &[ContainerStatus]) -> V
 /// Of ephemeral containers, in the order of the spec. Nothing says of them that they are ready.
 pub(super) fn ephemeral_statuses(inputs: &Inputs<'_>, shown: &[ContainerStatus]) -> Vec<ContainerStatus> {
     pods::ephemeral_containers(inputs.pod)
-        .map(|container| ContainerStatus { ready: false, started: None, ..status(inputs, &container, shown) })
+        .map(|container| {
+            let mut status =
+                ContainerStatus { ready: false, started: None, ..status(inputs, &container, shown) };
+            let gone = shown.iter().any(|shown| shown.name == container.name && pods::was_made(shown))
+                && inputs.observed.latest(&container.name).is_none();
+            if let Some(lost) = status.last_state.take_if(|_| gone) {
+                // It is not started again.
+                (status.state, status.restart_count) = (Some(lost), 0);
+            }
+            status
+        })
         .collect()
 }
 

@@ -370,5 +370,13 @@ fn ephemeral_containers_are_shown_and_say_nothing_of_the_pod() {
     assert_eq!(ended.state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 1);
     let waiting = late.state.as_ref().unwrap().waiting.as_ref().unwrap();
     assert_eq!(waiting.reason.as_deref(), Some("ContainerCreating"));
-    assert_eq!(status.container_statuses.unwrap().len(), 1);
+    assert_eq!(status.container_statuses.as_ref().unwrap().len(), 1);
+
+    // One that ran, and that the runtime does not have any more, has ended for good.
+    let mut case = Case::new(case.pod, vec![container("c", 0, running()), container("e", 0, running())]);
+    case.previous = Some(case.generate().status);
+    case.observed = observed(vec![container("c", 0, running())]);
+    let lost = case.generate().status.ephemeral_container_statuses.unwrap().remove(0);
+    let ended = lost.state.unwrap().terminated.unwrap();
+    assert_eq!((ended.reason.as_deref(), lost.restart_count), (Some("ContainerStatusUnknown"), 0));
 }

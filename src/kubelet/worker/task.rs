@@ -451,7 +451,12 @@ impl<R: Runtime, P: PodResources> Worker<R, P> {
             if let (ContainerState::Exited(exit), Some(hash)) = (&container.state, container.hash) {
                 let began = exit.started_at.unwrap_or(container.created_at);
                 let key = backoff::of_container(&container.name, hash);
-                self.backoff.recall(&key, container.attempt, began);
+                // Attempts count on when the container is changed; its failures do not.
+                let older = observed.containers.iter().filter(|it| it.name == container.name);
+                let changed = older.filter(|it| it.hash != Some(hash)).map(|it| it.attempt);
+                let first =
+                    changed.filter(|attempt| *attempt < container.attempt).max().map_or(0, |last| last + 1);
+                self.backoff.recall(&key, container.attempt - first, began);
             }
         }
     }

@@ -9,6 +9,10 @@ state=${CORACLE_STATE_DIR:-/var/lib/coracle} run=${CORACLE_RUN_DIR:-/run/coracle
 . deploy/places.sh
 coracle=$(realpath -m "${CARGO_TARGET_DIR:-target}")/release/coracle
 
+if [ "$(id -u)" != 0 ]; then
+  echo "make down takes containers and packet rules away, which needs root. Run: sudo make down" >&2
+  exit 1
+fi
 if [ ! -e "$state" ] && [ ! -e "$run" ]; then
   echo "Nothing to take down: neither $state nor $run exists."
   exit 0

@@ -4,7 +4,13 @@
 # usage: deploy/images.sh OUT_DIR     makes OUT_DIR/pause.tar and OUT_DIR/demo.tar
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-out=$(realpath -m "${1:?usage: deploy/images.sh OUT_DIR}")
+[ $# = 1 ] || { echo "usage: deploy/images.sh OUT_DIR" >&2; exit 2; }
+out=$(realpath -m "$1")
+busybox=$(command -v busybox || true)
+if ! command -v cc >/dev/null || [ "$(dpkg-query -Wf '${db:Status-Status}' busybox-static 2>/dev/null)" != installed ] || [ -z "$busybox" ]; then
+  echo "images.sh: a C compiler and a busybox without libraries go into the images. Run: sudo deploy/packages.sh" >&2
+  exit 1
+fi
 mkdir -p "$out"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -19,7 +25,6 @@ pack "$work/pause" '{"Entrypoint":["/pause"]}' "$out/pause.tar" coracle.dev/paus
 root=$work/demo
 mkdir -p "$root"/{bin,etc,tmp,www,proc,sys,dev,var,root}
 chmod 1777 "$root/tmp"
-busybox=$(command -v busybox)
 cp "$busybox" "$root/bin/busybox"
 for applet in $("$busybox" --list); do
   [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"

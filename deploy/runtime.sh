@@ -12,7 +12,7 @@ pidfile=$run/containerd.pid
 . "$here/places.sh"
 
 answers() { ctr --address "$socket" --connect-timeout 1s version >/dev/null 2>&1; }
-ours() { [ -r "$pidfile" ] && [ "$(tr '\0' ' ' 2>/dev/null <"/proc/$(cat "$pidfile")/cmdline")" = "containerd --config $run/containerd.toml " ]; }
+ours() { [ -r "$pidfile" ] && [ "$({ tr '\0' ' ' <"/proc/$(cat "$pidfile")/cmdline"; } 2>/dev/null)" = "containerd --config $run/containerd.toml " ]; }
 
 start() {
   local images=$1
@@ -48,7 +48,7 @@ stop() {
   fi
   # Shims outlive their containerd; ours are those that were told our socket.
   for cmdline in /proc/[0-9]*/cmdline; do
-    if tr '\0' ' ' <"$cmdline" 2>/dev/null | grep -qF -- "-address $socket "; then
+    if { tr '\0' ' ' <"$cmdline"; } 2>/dev/null | grep -qF -- "-address $socket "; then
       shim=$(basename "$(dirname "$cmdline")")
       # A container that still runs is a child of its shim.
       pkill -9 -P "$shim" 2>/dev/null || true

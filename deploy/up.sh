@@ -15,12 +15,18 @@ if [ "$(id -u)" != 0 ]; then
   exit 1
 fi
 ./deploy/packages.sh
+command -v cargo >/dev/null || {
+  echo "cargo is not in PATH: Rust builds Coracle (https://rustup.rs). Where it is in your own home, run: sudo env \"PATH=\$PATH\" make up" >&2
+  exit 1
+}
 say "Building coracle (some minutes the first time)"
 cargo build --release --locked --bin coracle --bin coracle-cni
 
 started=no
 if coracle_runs; then
   say "coracle already runs (pid $(cat "$run/coracle.pid")); nothing to start"
+  # Its runtime may have died.
+  ./deploy/runtime.sh start "$state" "$run"
 else
   say "Building the images and starting containerd"
   ./deploy/images.sh "$target/images"

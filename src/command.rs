@@ -101,6 +101,13 @@ pub(crate) struct Common {
     pub(crate) config: Option<PathBuf>,
 }
 
+impl Common {
+    /// What a command that a person is told to type must end with, to mean the same: ` --config FILE`, or nothing.
+    pub(crate) fn repeated(&self) -> String {
+        self.config.as_ref().map(|file| format!(" --config {}", file.display())).unwrap_or_default()
+    }
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct Upstream {
     /// Upstream's flags; --help lists them

@@ -37,7 +37,7 @@ pub(crate) enum Next {
 /// # Errors
 /// Why this machine is not a member now; nothing was written then.
 pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> {
-    let paths = Paths::of(&config.state_dir);
+    let (paths, again) = (Paths::of(&config.state_dir), asked.common.repeated());
     let name = match &asked.node_name {
         Some(name) => name.clone(),
         None => identity::node_name(config)?,
@@ -61,12 +61,12 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
         }
         Standing::Remade { node } => bail!(
             "this machine is node {node:?} of a cluster at {} whose authority is none of those that --ca-cert-hash names: the \
-             hash is wrong, or the control plane was made anew; if so, `coracle reset --yes` leaves the old cluster, then join \
+             hash is wrong, or the control plane was made anew; if so, `coracle reset --yes{again}` leaves the old cluster, then join \
              again",
             asked.server
         ),
         Standing::Other { node, server } => bail!(
-            "this machine is node {node:?} of {server} already; `coracle reset --yes` leaves that cluster, then join {} as \
+            "this machine is node {node:?} of {server} already; `coracle reset --yes{again}` leaves that cluster, then join {} as \
              {name:?}",
             asked.server
         ),
@@ -86,7 +86,7 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
     }
     if config.state_dir.join("store").exists() {
         bail!(
-            "this machine runs a control plane of its own ({} is there); `coracle reset --yes` removes it, or give the node \
+            "this machine runs a control plane of its own ({} is there); `coracle reset --yes{again}` removes it, or give the node \
              another stateDir",
             config.state_dir.join("store").display()
         );
@@ -242,7 +242,7 @@ fn joined_yaml(name: &str, asked: &Join, facts: &ClusterFacts) -> String {
 /// Starts the unit where there is one; again, where it runs and the machine has joined `anew`.
 fn start(asked: &Join, config: &Config, anew: bool) -> anyhow::Result<Next> {
     if asked.no_start {
-        println!("`coracle node` starts it");
+        println!("`coracle node{}` starts it", asked.common.repeated());
         return Ok(Next::Nothing);
     }
     if !is_installed(UNIT) || !Path::new("/run/systemd/system").exists() {

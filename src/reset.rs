@@ -25,6 +25,7 @@ const CLUSTER: [&str; 6] =
 /// # Errors
 /// When something could not be removed: each thing was named before.
 pub(crate) async fn reset(config: &Config, asked: &Reset) -> anyhow::Result<()> {
+    let again = asked.common.repeated();
     identity::check_not_running(config).map_err(|error| error.context("stop coracle first"))?;
     if !asked.yes {
         println!("This would remove from this machine:");
@@ -38,7 +39,7 @@ pub(crate) async fn reset(config: &Config, asked: &Reset) -> anyhow::Result<()> 
                 config.state_dir.display()
             );
         }
-        println!("Say `coracle reset --yes` to do it.");
+        println!("Say `coracle reset --yes{again}` to do it.");
         return Ok(());
     }
     // Nothing that is removed depends on the node's address, which a machine without network does not have.
@@ -55,7 +56,7 @@ pub(crate) async fn reset(config: &Config, asked: &Reset) -> anyhow::Result<()> 
         }
         bail!(
             "pods may still run, so their volumes, their network and the cluster's files are kept; see that the container \
-             runtime at {} runs, mend what is named above and run `coracle reset --yes` again",
+             runtime at {} runs, mend what is named above and run `coracle reset --yes{again}` again",
             config.runtime.endpoint
         );
     }
@@ -81,7 +82,7 @@ pub(crate) async fn reset(config: &Config, asked: &Reset) -> anyhow::Result<()> 
     }
     if !failed.is_empty() {
         bail!(
-            "{} things could not be removed; mend what they name and run `coracle reset --yes` again",
+            "{} things could not be removed; mend what they name and run `coracle reset --yes{again}` again",
             failed.len()
         );
     }

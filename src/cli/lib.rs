@@ -39,6 +39,8 @@ pub enum CommandError {
     },
     #[error("{file}: document {document}: {reason}")]
     Manifest { file: String, document: usize, reason: String },
+    #[error("this cluster has no kind {kind} in {api_version}")]
+    NoKind { kind: String, api_version: String },
     #[error("{what} is not there; {mend}")]
     NotFound { what: String, mend: String },
     #[error("{what} did not happen within {} s: {state}", .after.as_secs())]

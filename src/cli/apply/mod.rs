@@ -11,7 +11,7 @@ use k8s_openapi::api::{apps::v1::Deployment, core::v1};
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
-    core::GroupVersionKind,
+    core::{GroupVersionKind, TypeMeta},
     discovery::{Scope, pinned_kind},
 };
 use tokio::time::Instant;
@@ -74,8 +74,11 @@ async fn apply_one(client: &Client, object: DynamicObject) -> Result<(DynamicObj
     let name = object.metadata.name.clone().unwrap_or_default();
     let gvk = GroupVersionKind::try_from(&types)
         .map_err(|_| CommandError::BadReference { text: format!("{}/{}", types.api_version, types.kind) })?;
-    let (resource, capabilities) =
-        pinned_kind(client, &gvk).await.map_err(CommandError::api(format!("discover {}", types.kind)))?;
+    let (resource, capabilities) = pinned_kind(client, &gvk).await.map_err(|error| match error {
+        kube::Error::Discovery(_) => no_kind(&types),
+        kube::Error::Api(status) if status.code == 404 => no_kind(&types),
+        error => CommandError::api(format!("discover {}", types.kind))(error),
+    })?;
     let api =
         api(client, &resource, capabilities.scope == Scope::Namespaced, object.metadata.namespace.as_deref());
     let what = format!("{}/{name}", full_kind(&resource));
@@ -94,6 +97,10 @@ async fn apply_one(client: &Client, object: DynamicObject) -> Result<(DynamicObj
     let same = patched.metadata.resource_version == before.metadata.resource_version;
     let change = if same { Change::Unchanged } else { Change::Configured };
     Ok((patched, Applied { what, change }))
+}
+
+fn no_kind(types: &TypeMeta) -> CommandError {
+    CommandError::NoKind { kind: types.kind.clone(), api_version: types.api_version.clone() }
 }
 
 fn api(

@@ -66,6 +66,7 @@ pub fn is_new(pod: &Pod) -> bool {
 pub fn admit(pod: &Pod, others: &[&Pod], node: &Node) -> Result<(), Refusal> {
     os(pod)?;
     sysctls(pod)?;
+    devices(pod)?;
     resources(pod, others, node)?;
     let spec = pod.spec.as_ref();
     let name = node.metadata.name.as_deref().unwrap_or_default();
@@ -130,6 +131,18 @@ fn sysctls(pod: &Pod) -> Result<(), Refusal> {
         });
     }
     Ok(())
+}
+
+/// Who binds such a pod counts on the node to prepare its devices: better none than one without them.
+fn devices(pod: &Pod) -> Result<(), Refusal> {
+    let claims = pod.spec.as_ref().and_then(|spec| spec.resource_claims.as_ref());
+    if claims.is_none_or(Vec::is_empty) {
+        return Ok(());
+    }
+    Err(Refusal {
+        reason: "UnexpectedAdmissionError".into(),
+        message: "spec.resourceClaims is not supported yet".into(),
+    })
 }
 
 /// `net/ipv4/conf/eth0.1/x` is `net.ipv4.conf.eth0/1.x`: the first separator says which of the two forms it is.
@@ -237,6 +250,14 @@ mod tests {
     #[track_caller]
     fn refused(pod: &Pod, others: &[Pod], reason: &str, message: &str) {
         assert_eq!(verdict(pod, others, &node()), Some((reason.into(), message.into())));
+    }
+
+    #[test]
+    fn a_pod_that_claims_devices_is_refused() {
+        let claims = json!([{"name": "gpu", "resourceClaimName": "g"}]);
+        let message = "spec.resourceClaims is not supported yet";
+        refused(&pod(json!({"resourceClaims": claims})), &[], "UnexpectedAdmissionError", message);
+        assert_eq!(verdict(&pod(json!({"resourceClaims": []})), &[], &node()), None);
     }
 
     #[test]

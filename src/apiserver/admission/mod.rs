@@ -2,6 +2,7 @@
 
 mod certificates;
 mod default_tolerations;
+mod device_admin;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 pub use certificates::{CertificateRequester, CertificateSubjectRestriction, SignerRights};
 pub use default_tolerations::DefaultTolerationSeconds;
+pub use device_admin::DeviceAdminAccess;
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
 pub use priority::Priority;
@@ -139,6 +141,7 @@ pub fn plugins(authorization: &Arc<Authorization>) -> Vec<Arc<dyn Plugin>> {
         Arc::new(Priority),
         Arc::new(DefaultTolerationSeconds),
         Arc::new(RuntimeClass),
+        Arc::new(DeviceAdminAccess),
         Arc::new(CertificateRequester),
         Arc::new(SignerRights::new(authorization.clone())),
         Arc::new(CertificateSubjectRestriction),

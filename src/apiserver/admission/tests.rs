@@ -351,6 +351,55 @@ fn a_node_renews_its_own_lease() {
 }
 
 #[test]
+fn a_node_tells_of_its_own_devices() {
+    let slice = |node: &str| json!({"metadata": {"name": "s"}, "spec": {"nodeName": node}});
+    let create = |node: &str| {
+        as_node(attributes(Operation::Create, "resourceslices.resource.k8s.io", slice(node)), "n1")
+    };
+    admit(&NodeRestriction, &mut create("n1"), &[]).unwrap();
+    let why = "can only create ResourceSlice with the same NodeName as the requesting node";
+    assert!(refused(&NodeRestriction, &mut create("n2"), &[]).ends_with(why));
+    let mut delete = create("n1");
+    delete.operation = Operation::Delete;
+    delete.old = Some(Arc::new(slice("n1")));
+    admit(&NodeRestriction, &mut delete, &[]).unwrap();
+    delete.old = Some(Arc::new(slice("n2")));
+    assert!(admit(&NodeRestriction, &mut delete, &[]).is_err());
+}
+
+#[test]
+fn devices_that_others_use_are_for_namespaces_that_are_marked() {
+    let namespace =
+        |labels: Value| ("namespaces", json!({"metadata": {"name": "default", "labels": labels}}));
+    let marked = namespace(json!({"resource.kubernetes.io/admin-access": "true"}));
+    let request = |admin: bool| json!({"requests": [{"exactly": {"adminAccess": admin}}]});
+    let claim = |spec: Value| json!({"metadata": {"name": "c", "namespace": "default"}, "spec": spec});
+    for (resource, spec) in [
+        ("resourceclaims.resource.k8s.io", json!({"devices": request(true)})),
+        ("resourceclaimtemplates.resource.k8s.io", json!({"spec": {"devices": request(true)}})),
+    ] {
+        let mut create = attributes(Operation::Create, resource, claim(spec));
+        admit(&DeviceAdminAccess, &mut create, std::slice::from_ref(&marked)).unwrap();
+        let message = refused(&DeviceAdminAccess, &mut create, &[namespace(json!({}))]);
+        assert!(
+            message.contains("spec.devices.requests[0].adminAccess: Forbidden: admin access"),
+            "{message}"
+        );
+    }
+    let usual = claim(json!({"devices": request(false)}));
+    let mut create = attributes(Operation::Create, "resourceclaims.resource.k8s.io", usual.clone());
+    admit(&DeviceAdminAccess, &mut create, &[]).unwrap();
+    let mut granted = usual.clone();
+    granted["status"] = json!({"allocation": {"devices": {"results": [{"adminAccess": true}]}}});
+    let mut status = attributes(Operation::Update, "resourceclaims.resource.k8s.io", granted);
+    status.subresource = "status".to_owned();
+    status.old = Some(Arc::new(usual));
+    assert!(admit(&DeviceAdminAccess, &mut status, &[]).is_err());
+    status.old = Some(Arc::new(status.object.clone()));
+    admit(&DeviceAdminAccess, &mut status, &[]).unwrap();
+}
+
+#[test]
 fn who_asks_for_a_certificate_is_who_they_are() {
     let csr = json!({"metadata": {"name": "c"}, "spec": {"username": "admin", "groups": ["system:masters"]}});
     let mut create = attributes(Operation::Create, "certificatesigningrequests.certificates.k8s.io", csr);

@@ -36,6 +36,7 @@ impl Plugin for NodeRestriction {
             ("", "persistentvolumeclaims") => Err(attributes.forbidden("may only update PVC status")),
             ("coordination.k8s.io", "leases") => lease(&node, attributes),
             ("storage.k8s.io", "csinodes") => csi_node(&node, attributes),
+            ("resource.k8s.io", "resourceslices") => slice(&node, attributes),
             ("certificates.k8s.io", "certificatesigningrequests") => request(&node, attributes),
             _ => Ok(()),
         }
@@ -69,6 +70,20 @@ fn csi_node(node: &str, attributes: &Attributes) -> Result<(), ApiError> {
         return Err(attributes.forbidden(why));
     }
     Ok(())
+}
+
+/// A node tells of its own devices. What it changes, the authorizer has looked at.
+fn slice(node: &str, attributes: &Attributes) -> Result<(), ApiError> {
+    let (object, done) = match attributes.operation {
+        Operation::Create => (Some(&attributes.object), "create"),
+        Operation::Delete => (attributes.old.as_deref(), "delete"),
+        Operation::Update | Operation::Connect => return Ok(()),
+    };
+    if object.is_some_and(|slice| slice["spec"]["nodeName"] == node) {
+        return Ok(());
+    }
+    let why = format!("can only {done} ResourceSlice with the same NodeName as the requesting node");
+    Err(attributes.forbidden(&why))
 }
 
 /// A node asks for its own certificates.

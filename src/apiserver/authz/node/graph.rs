@@ -14,6 +14,8 @@ pub enum Kind {
     ConfigMap,
     ServiceAccount,
     Claim,
+    /// A claim for devices.
+    DeviceClaim,
 }
 
 type Name = (String, String);
@@ -85,11 +87,13 @@ impl BoundPod {
         // A node makes its mirror pods itself: it must not be able to give itself access by one.
         let annotations = pod.pointer("/metadata/annotations");
         if annotations.is_none_or(|map| map.get(annotation::CONFIG_MIRROR).is_none()) {
-            read_spec(pod, &mut |kind, name: Option<&str>| {
+            let add: Add<'_> = &mut |kind, name: Option<&str>| {
                 if let Some(name) = name.filter(|name| !name.is_empty()) {
                     refers_to.insert((kind, name.to_owned()));
                 }
-            });
+            };
+            read_spec(pod, add);
+            read_device_claims(pod, add);
         }
         Some(BoundPod { node, refers_to })
     }
@@ -111,6 +115,16 @@ fn read_spec(pod: &Value, add: Add<'_>) {
     for volume in items(pod, "/spec/volumes") {
         read_volume(volume, pod_name, add);
     }
+}
+
+/// Claims by name, those that were made for the pod from a template, and the one for extended resources.
+fn read_device_claims(pod: &Value, add: Add<'_>) {
+    for claims in ["/spec/resourceClaims", "/status/resourceClaimStatuses"] {
+        for claim in items(pod, claims) {
+            add(Kind::DeviceClaim, text(claim, "/resourceClaimName"));
+        }
+    }
+    add(Kind::DeviceClaim, text(pod, "/status/extendedResourceClaimStatus/resourceClaimName"));
 }
 
 fn read_container(container: &Value, add: Add<'_>) {
@@ -189,6 +203,10 @@ mod tests {
                 {"csi": {"nodePublishSecretRef": {"name": "s6"}}},
                 {"persistentVolumeClaim": {"claimName": "claim"}}, {"name": "scratch", "ephemeral": {}},
             ],
+            "resourceClaims": [{"name": "a", "resourceClaimName": "d1"}, {"name": "b", "resourceClaimTemplateName": "t"}],
+        }, "status": {
+            "resourceClaimStatuses": [{"name": "b", "resourceClaimName": "d2"}],
+            "extendedResourceClaimStatus": {"resourceClaimName": "d3"},
         }});
         let mut graph = Graph::default();
         graph.put("ns", "p", &pod);
@@ -198,6 +216,9 @@ mod tests {
         }
         for map in ["c1", "c2", "c3", "c4"] {
             assert!(refers(Kind::ConfigMap, map), "{map}");
+        }
+        for claim in ["d1", "d2", "d3"] {
+            assert!(refers(Kind::DeviceClaim, claim), "{claim}");
         }
         assert!(refers(Kind::ServiceAccount, "sa"));
         assert!(refers(Kind::Claim, "claim") && refers(Kind::Claim, "p-scratch"));

@@ -44,7 +44,11 @@ pub(super) fn authorize(view: &View<'_>, what: &Attributes) -> Decision {
         ("storage.k8s.io", "csinodes") => csi_node(view, what),
         ("", "nodes") => node(view, what),
         ("", "pods") => pod(view, what),
-        // Devices and pod certificates are not there; what a node may do with them is told when they are.
+        ("resource.k8s.io", "resourceclaims") => {
+            only_get(what).unwrap_or_else(|| referred(view, Kind::DeviceClaim, what))
+        }
+        ("resource.k8s.io", "resourceslices") => slice(view, what),
+        // Pod certificates are not there; what a node may do with them is told when they are.
         ("resource.k8s.io", _) | ("certificates.k8s.io", "podcertificaterequests") => no(""),
         _ => by_rules(view, what),
     }
@@ -103,6 +107,10 @@ fn get_owned(view: &View<'_>, what: &Attributes) -> Decision {
     if let Some(refusal) = only_get(what) {
         return refusal;
     }
+    owned(view, what)
+}
+
+fn owned(view: &View<'_>, what: &Attributes) -> Decision {
     if what.name.is_empty() {
         return no("No Object name found");
     }
@@ -159,6 +167,26 @@ fn csi_node(view: &View<'_>, what: &Attributes) -> Decision {
     yes()
 }
 
+/// What a node tells of its devices.
+fn slice(view: &View<'_>, what: &Attributes) -> Decision {
+    if !what.subresource.is_empty() {
+        return no("cannot authorize ResourceSlice subresources");
+    }
+    match what.verb.as_str() {
+        // Whose it will be is for NodeRestriction to look at.
+        "create" => yes(),
+        "get" | "update" | "patch" | "delete" => owned(view, what),
+        "list" | "watch" | "deletecollection" if selects_node(what, view.node) => yes(),
+        "list" | "watch" | "deletecollection" => {
+            no("can only list/watch/deletecollection resourceslices with nodeName field selector")
+        }
+        _ => {
+            no("only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, \
+                 patch, delete, deletecollection")
+        }
+    }
+}
+
 fn node(view: &View<'_>, what: &Attributes) -> Decision {
     let node = view.node;
     match (what.subresource.as_str(), what.verb.as_str()) {
@@ -213,7 +241,7 @@ mod tests {
         let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "serviceAccountName": "sa", "volumes": [
             {"secret": {"secretName": "s"}}, {"configMap": {"name": "c"}},
             {"persistentVolumeClaim": {"claimName": "claim"}},
-        ]}});
+        ], "resourceClaims": [{"name": "d", "resourceClaimName": "devices"}]}});
         let mut graph = Graph::default();
         graph.put("ns", "p", &pod);
         graph
@@ -242,7 +270,7 @@ mod tests {
     fn check(text: &str, expected: Decision) {
         let owner = |resource: &GroupResource, name: &str| match (resource.resource.as_str(), name) {
             ("persistentvolumes", "pv") => Owner::Claim { namespace: "ns".into(), name: "claim".into() },
-            ("volumeattachments", "va") => Owner::Node("n1".into()),
+            ("volumeattachments", "va") | ("resourceslices", "slice") => Owner::Node("n1".into()),
             ("volumeattachments", "other") => Owner::Node("n2".into()),
             _ => Owner::Nobody,
         };
@@ -263,6 +291,11 @@ mod tests {
             "get storage.k8s.io/volumeattachments -/va",
             "get -/serviceaccounts ns/sa",
             "create -/serviceaccounts/token ns/sa",
+            "get resource.k8s.io/resourceclaims ns/devices",
+            "create resource.k8s.io/resourceslices -/-",
+            "update resource.k8s.io/resourceslices -/slice",
+            "watch resource.k8s.io/resourceslices -/- spec.nodeName=n1",
+            "deletecollection resource.k8s.io/resourceslices -/- spec.nodeName=n1",
             "get coordination.k8s.io/leases kube-node-lease/n1",
             "create coordination.k8s.io/leases kube-node-lease/-",
             "patch storage.k8s.io/csinodes -/n1",
@@ -301,6 +334,14 @@ mod tests {
             ("get -/persistentvolumes -/other", none),
             ("get storage.k8s.io/volumeattachments -/other", none),
             ("create -/serviceaccounts/token ns/default", none),
+            ("get resource.k8s.io/resourceclaims ns/other", none),
+            ("list resource.k8s.io/resourceclaims ns/-", "can only get individual resources of this type"),
+            ("delete resource.k8s.io/resourceslices -/other", none),
+            (
+                "list resource.k8s.io/resourceslices -/- spec.nodeName=n2",
+                "can only list/watch/deletecollection resourceslices with nodeName field selector",
+            ),
+            ("list resource.k8s.io/deviceclasses -/-", ""),
             ("create -/serviceaccounts ns/sa", "can only create token subresource of serviceaccount"),
             ("delete -/serviceaccounts ns/sa", "can only create tokens for individual service accounts"),
             (

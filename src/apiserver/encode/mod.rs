@@ -8,4 +8,5 @@ pub mod gzip;
 pub mod list;
 pub mod object;
 pub mod partial;
+mod strings;
 pub mod table;

@@ -4,6 +4,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Map, Value};
 
+use super::strings;
+
 const METADATA: &[u8] = b"\"metadata\":{";
 const VERSION_KEY: &str = "\"resourceVersion\":\"";
 
@@ -50,10 +52,9 @@ fn put_comma(out: &mut Vec<u8>, first: &mut bool) {
 }
 
 fn put_member(out: &mut Vec<u8>, key: &str, value: &Value) {
-    // Writing JSON values to memory cannot fail: their keys are strings.
-    drop(serde_json::to_writer(&mut *out, key));
+    strings::put(out, key);
     out.push(b':');
-    drop(serde_json::to_writer(&mut *out, value));
+    strings::put(out, value);
 }
 
 /// Bytes written as `before`, the object with its resourceVersion, `after`: one allocation.

@@ -99,6 +99,24 @@ impl<'a> At<'a> {
     }
 }
 
+/// Whether two values say the same: what is absent or null, and a list or map with nothing in it, say nothing.
+pub fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(left), Value::Object(right)) => left
+            .keys()
+            .chain(right.keys())
+            .all(|key| same(left.get(key).unwrap_or(&ABSENT), right.get(key).unwrap_or(&ABSENT))),
+        (Value::Array(left), Value::Array(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(map), Value::Null) | (Value::Null, Value::Object(map)) => {
+            map.values().all(|value| same(value, &ABSENT))
+        }
+        (Value::Array(list), Value::Null) | (Value::Null, Value::Array(list)) => list.is_empty(),
+        _ => a == b,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -115,5 +133,15 @@ mod tests {
         assert_eq!((key, cpu.path()), ("cpu", "spec.containers[0].resources.limits[cpu]"));
         assert_eq!(cpu.text(), "1");
         assert!(!root.get("status").get("phase").present());
+    }
+
+    #[test]
+    fn what_is_absent_and_what_is_empty_say_the_same() {
+        let object = json!({"a": {"b": null, "c": []}, "d": [1, {}]});
+        assert!(same(&object, &json!({"d": [1, {"e": {"f": null}}]})));
+        for other in [json!({"d": [1]}), json!({"a": {"b": 0}, "d": [1, {}]}), json!({"a": "", "d": [1, {}]})]
+        {
+            assert!(!same(&object, &other), "{other}");
+        }
     }
 }

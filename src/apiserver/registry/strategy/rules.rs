@@ -30,6 +30,7 @@ pub struct Rules {
     pub deletion: fn(&Value, &DeleteOptions) -> Deletion,
     pub prepare_deletion: fn(&mut Value),
     pub held: fn(&Value) -> bool,
+    pub orphans_by_default: bool,
 }
 
 impl Rules {
@@ -50,6 +51,7 @@ impl Rules {
         deletion: |_, _| Deletion::Now,
         prepare_deletion: |_| (),
         held: |_| false,
+        orphans_by_default: false,
     };
 }
 
@@ -122,6 +124,10 @@ impl Strategy for Rules {
 
     fn held(&self, object: &Value) -> bool {
         (self.held)(object)
+    }
+
+    fn orphans_by_default(&self) -> bool {
+        self.orphans_by_default
     }
 
     fn claims(&self, _object: &Value) -> Vec<Claim> {

@@ -192,10 +192,7 @@ fn disruption(spec: &At<'_>, found: &mut Findings) {
     }
     for at in [&min, &max] {
         workload::int_or_percent(at, found);
-        let percent = at.text().strip_suffix('%').and_then(|number| number.parse::<i64>().ok());
-        if percent.is_some_and(|percent| percent > 100) {
-            found.invalid(at, "must not be greater than 100%");
-        }
+        workload::at_most_everything(at, found);
     }
     meta::label_selector(&spec.get("selector"), found);
     found.one_of_if_any(&spec.get("unhealthyPodEvictionPolicy"), &["AlwaysAllow", "IfHealthyBudget"]);

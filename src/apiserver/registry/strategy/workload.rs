@@ -1,4 +1,4 @@
-//! Deployments and ReplicaSets.
+//! Deployments and ReplicaSets, and what the others that make pods from a template share with them.
 
 use serde_json::Value;
 
@@ -15,11 +15,10 @@ pub const DEPLOYMENTS: Rules = Rules {
     validate: deployment,
     validate_update: selector_stays,
     validate_status: |new, old, found| {
-        counts(&new.get("status"), &["updatedReplicas", "readyReplicas", "availableReplicas"], found);
-        let (now, then) = (new.get("status").get("collisionCount"), old.get("status").get("collisionCount"));
-        if now.int().unwrap_or_default() < then.int().unwrap_or_default() {
-            found.invalid(&now, "cannot be decremented");
-        }
+        let status = new.get("status");
+        counts(&status, &["updatedReplicas", "readyReplicas", "availableReplicas"], found);
+        available_are_ready(&status, "readyReplicas", found);
+        collisions_stay(new, old, found);
     },
     warnings: template_warnings,
     ..Rules::NONE
@@ -36,7 +35,7 @@ pub const REPLICA_SETS: Rules = Rules {
     validate: replica_set,
     validate_update: selector_stays,
     validate_status: |new, _old, found| {
-        counts(&new.get("status"), &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"], found);
+        replica_counts(&new.get("status"), found);
     },
     warnings: template_warnings,
     ..Rules::NONE
@@ -84,40 +83,51 @@ fn replica_set(object: &At<'_>, found: &mut Findings) {
 }
 
 fn selector_and_template(spec: &At<'_>, found: &mut Findings) {
-    let selector = spec.get("selector");
-    if selector.present() {
-        let mut wrong = Findings::default();
-        meta::label_selector(&selector, &mut wrong);
-        let usable = wrong.is_empty();
-        wrong.into_errors().into_iter().for_each(|error| found.push(error));
-        if selector.get("matchLabels").is_empty() && selector.get("matchExpressions").is_empty() {
-            found.invalid(&selector, "empty selector is invalid for deployment");
-        }
-        if !usable {
-            return found.invalid(&selector, "invalid label selector");
-        }
-    } else {
-        found.required(&selector, "");
+    if !selector(spec, "deployment", found) {
+        return found.invalid(&spec.get("selector"), "invalid label selector");
     }
-    template(spec, found);
+    template_is_selected(spec, found);
+    lasting_template(&spec.get("template"), "ReplicaSet", found);
 }
 
-fn template(spec: &At<'_>, found: &mut Findings) {
-    let (template, selector) = (spec.get("template"), spec.get("selector"));
-    let labels = template.get("metadata").get("labels");
+/// A selector that is required, and must not be everything. `whose` is the kind's name in that complaint. Whether
+/// what is there can be used.
+pub fn selector(spec: &At<'_>, whose: &str, found: &mut Findings) -> bool {
+    let selector = spec.get("selector");
+    if !selector.present() {
+        found.required(&selector, "");
+        return true;
+    }
+    let mut wrong = Findings::default();
+    meta::label_selector(&selector, &mut wrong);
+    let usable = wrong.is_empty();
+    wrong.into_errors().into_iter().for_each(|error| found.push(error));
+    if selector.get("matchLabels").is_empty() && selector.get("matchExpressions").is_empty() {
+        found.invalid(&selector, &format!("empty selector is invalid for {whose}"));
+    }
+    usable
+}
+
+pub fn template_is_selected(spec: &At<'_>, found: &mut Findings) {
+    let selector = spec.get("selector");
+    let labels = spec.get("template").get("metadata").get("labels");
     let empty = selector.get("matchLabels").is_empty() && selector.get("matchExpressions").is_empty();
     // No selector at all selects nothing, an empty one everything.
     if !selector.present() || (!empty && !meta::selects(&selector, &labels)) {
         found.invalid(&labels, "`selector` does not match template `labels`");
     }
-    pod::validate::template(&template, found);
+}
+
+/// A template whose pods run until somebody ends them. `whose` is the kind that upstream names when they would not.
+pub fn lasting_template(template: &At<'_>, whose: &str, found: &mut Findings) {
+    pod::validate::template(template, found);
     let policy = template.get("spec").get("restartPolicy");
     if !matches!(policy.text(), "" | "Always") {
         found.not_supported(&policy, &["Always"]);
     }
     let deadline = template.get("spec").get("activeDeadlineSeconds");
     if deadline.present() {
-        found.forbidden(&deadline, "activeDeadlineSeconds in ReplicaSet is not Supported");
+        found.forbidden(&deadline, &format!("activeDeadlineSeconds in {whose} is not Supported"));
     }
 }
 
@@ -137,9 +147,7 @@ fn strategy(at: &At<'_>, found: &mut Findings) {
             if is_zero(&unavailable) && is_zero(&surge) {
                 found.invalid(&unavailable, "may not be 0 when `maxSurge` is 0");
             }
-            if percent(&unavailable).is_some_and(|percent| percent > 100) {
-                found.invalid(&unavailable, "must not be greater than 100%");
-            }
+            at_most_everything(&unavailable, found);
         }
         // Upstream names the strategy and not its type here.
         _ => found.not_supported(at, &["Recreate", "RollingUpdate"]),
@@ -155,15 +163,21 @@ pub fn int_or_percent(at: &At<'_>, found: &mut Findings) {
     }
 }
 
+pub fn at_most_everything(at: &At<'_>, found: &mut Findings) {
+    if percent(at).is_some_and(|percent| percent > 100) {
+        found.invalid(at, "must not be greater than 100%");
+    }
+}
+
 fn percent(at: &At<'_>) -> Option<i64> {
     at.text().strip_suffix('%')?.parse().ok()
 }
 
-fn is_zero(at: &At<'_>) -> bool {
+pub fn is_zero(at: &At<'_>) -> bool {
     at.int() == Some(0) || percent(at) == Some(0)
 }
 
-fn selector_stays(new: &At<'_>, old: &At<'_>, found: &mut Findings) {
+pub fn selector_stays(new: &At<'_>, old: &At<'_>, found: &mut Findings) {
     let (now, then) = (new.get("spec").get("selector"), old.get("spec").get("selector"));
     if now.value() != then.value() {
         found.invalid(&now, IMMUTABLE);
@@ -171,7 +185,7 @@ fn selector_stays(new: &At<'_>, old: &At<'_>, found: &mut Findings) {
 }
 
 /// Counts of replicas are not negative, and no part is more than the whole.
-fn counts(status: &At<'_>, parts: &[&str], found: &mut Findings) {
+pub fn counts(status: &At<'_>, parts: &[&str], found: &mut Findings) {
     let replicas = status.get("replicas");
     let whole = replicas.int().unwrap_or_default();
     for field in ["replicas", "observedGeneration"].iter().chain(parts) {
@@ -182,13 +196,32 @@ fn counts(status: &At<'_>, parts: &[&str], found: &mut Findings) {
             found.invalid(&part, "cannot be greater than status.replicas");
         }
     }
+}
+
+/// `ready` is the other count's name in the complaint.
+pub fn available_are_ready(status: &At<'_>, ready: &str, found: &mut Findings) {
     let available = status.get("availableReplicas");
     if available.int().unwrap_or_default() > status.get("readyReplicas").int().unwrap_or_default() {
-        found.invalid(&available, "cannot be greater than readyReplicas");
+        found.invalid(&available, &format!("cannot be greater than {ready}"));
     }
 }
 
-fn template_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
+/// The counts of a ReplicaSet, which are those of a ReplicationController.
+pub fn replica_counts(status: &At<'_>, found: &mut Findings) {
+    counts(status, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"], found);
+    available_are_ready(status, "readyReplicas", found);
+}
+
+/// Names of revisions are made from this count: it never goes back.
+pub fn collisions_stay(new: &At<'_>, old: &At<'_>, found: &mut Findings) {
+    let (now, then) = (new.get("status").get("collisionCount"), old.get("status").get("collisionCount"));
+    found.not_negative(&now);
+    if then.present() && now.int() < then.int() {
+        found.invalid_value(&now, now.int().unwrap_or_default(), "cannot be decremented");
+    }
+}
+
+pub fn template_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
     let at = At::root(object).get("spec").get("template").get("spec");
     let same =
         old.is_some_and(|old| old.pointer("/spec/template/spec") == object.pointer("/spec/template/spec"));

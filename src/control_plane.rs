@@ -71,7 +71,13 @@ pub(crate) async fn build(
     let mut actions = table::Actions::default();
     reviews::fill(&mut actions, &authentication, &authorization);
     connect::fill(&mut actions, &Connector::new(kubelets, scope));
-    let cluster = table::Cluster { service_families: vec![family(config)] };
+    let cluster = table::Cluster {
+        service_families: vec![family(config)],
+        upstream_kinds: table::UpstreamKinds::beside(
+            config.components.controllers,
+            config.components.scheduler,
+        ),
+    };
     let (rows, virtuals) = table::rows(&cluster, &actions);
     let registry = Arc::new(Registry::new(rows, virtuals));
     let cache =

@@ -250,6 +250,15 @@ impl ApiError {
         error
     }
 
+    /// 405 for a method that upstream's server would allow. `why` may be empty.
+    pub fn method_not_served(why: &str) -> Self {
+        let mut error = Self::method_not_allowed();
+        if !why.is_empty() {
+            error.message = format!("{}: {why}", error.message);
+        }
+        error
+    }
+
     /// 410: a continue token or a watch's resourceVersion is no longer known.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(StatusCode::GONE, Reason::Expired, message)

@@ -117,7 +117,8 @@ async fn the_servers_new_address_replaces_the_old_one() {
 fn the_objects_are_valid() {
     use crate::registry::strategy::service::Family;
     use crate::registry::table::{Actions, Cluster, rows};
-    let (stored, _) = rows(&Cluster { service_families: vec![Family::V4] }, &Actions::default());
+    let (stored, _) =
+        rows(&Cluster { service_families: vec![Family::V4], ..Cluster::default() }, &Actions::default());
     for wanted in all(&place("192.0.2.1")) {
         let row = stored.iter().find(|row| row.group_resource() == wanted.what).expect("a row");
         let mut object = wanted.object;

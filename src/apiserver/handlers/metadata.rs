@@ -127,6 +127,7 @@ pub(crate) fn counts_generations(row: &Resource) -> bool {
         "apps" | "batch" | "policy" | "networking.k8s.io" | "flowcontrol.apiserver.k8s.io" => true,
         "apiextensions.k8s.io" | "apiregistration.k8s.io" | "admissionregistration.k8s.io" => true,
         "scheduling.k8s.io" => true,
+        "resource.k8s.io" => matches!(row.plural.as_ref(), "deviceclasses" | "resourceslices"),
         group => !group.ends_with(".k8s.io") && group.contains('.') && row.has_status(),
     }
 }

@@ -111,7 +111,7 @@ async fn stored(
     }
     let verb = Verbs::named(&call.info.verb).filter(|verb| call.row.verbs.has(*verb));
     if verb.is_none() {
-        return Err(ApiError::method_not_allowed());
+        return Err(ApiError::method_not_served(&call.row.read_only_because));
     }
     let named = !call.info.name.is_empty();
     match call.info.verb.as_ref() {

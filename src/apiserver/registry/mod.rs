@@ -38,6 +38,8 @@ pub struct Resource {
     pub categories: Vec<Name>,
     pub scope: Scope,
     pub verbs: Verbs,
+    /// Why objects can only be read, where upstream's server would let them be written; else empty.
+    pub read_only_because: Name,
     pub subresources: Vec<Subresource>,
     /// All printer columns, Name included; without any, Name and Created At are printed.
     pub columns: Vec<Column>,
@@ -222,6 +224,7 @@ impl Resource {
             categories: Vec::new(),
             scope: Scope::Namespaced,
             verbs: Verbs::ALL,
+            read_only_because: "".into(),
             subresources: Vec::new(),
             columns: Vec::new(),
             fields: Vec::new(),
@@ -296,6 +299,15 @@ impl Resource {
     #[must_use]
     pub fn with_verbs(mut self, verbs: Verbs) -> Self {
         self.verbs = verbs;
+        self
+    }
+
+    /// Leaves of it what only reads, and says why to who would write.
+    #[must_use]
+    pub fn read_only(mut self, because: &'static str) -> Self {
+        self.verbs = Verbs::GET.and(Verbs::LIST).and(Verbs::WATCH);
+        self.subresources.clear();
+        self.read_only_because = because.into();
         self
     }
 

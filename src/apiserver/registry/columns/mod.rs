@@ -1,13 +1,16 @@
 //! What `kubectl get` prints of each kind: upstream's columns, and its ways of writing times, lists and states.
 
 pub(super) mod age;
+pub(super) mod batch;
 pub(super) mod config;
+pub(super) mod device;
 pub(super) mod event;
 pub(super) mod identity;
 pub(super) mod network;
 pub(super) mod node;
 pub(super) mod pod;
 pub(super) mod storage;
+pub(super) mod volume;
 pub(super) mod workload;
 
 use jiff::Timestamp;

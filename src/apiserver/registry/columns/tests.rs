@@ -156,3 +156,82 @@ fn an_event_prints_the_same_from_both_groups() {
     (crate::registry::strategy::event::EVENTS_V1.from_storage)(&mut event);
     assert_eq!(cells(event::events(), &event), core);
 }
+
+#[test]
+fn a_claim_shows_its_volume_once_it_has_one() {
+    let mut claim = json!({
+        "metadata": {"name": "c", "creationTimestamp": "2026-01-01T11:55:00Z"},
+        "spec": {"storageClassName": "fast", "volumeMode": "Filesystem", "resources": {"requests": {"storage": "1Gi"}}},
+        "status": {"phase": "Pending"},
+    });
+    let row = |claim: &Value| cells(volume::persistent_volume_claims(), claim);
+    assert_eq!(
+        row(&claim),
+        ["c", "Pending", "", "", "", "fast", "<unset>", "5m", "Filesystem"].map(Value::from)
+    );
+    claim["spec"]["volumeName"] = "v".into();
+    claim["status"] = json!({"phase": "Bound", "capacity": {"storage": "2Gi"}, "accessModes": ["ReadWriteMany", "ReadWriteOnce"]});
+    assert_eq!(
+        row(&claim),
+        ["c", "Bound", "v", "2Gi", "RWO,RWX", "fast", "<unset>", "5m", "Filesystem"].map(Value::from)
+    );
+    claim["metadata"]["deletionTimestamp"] = "2026-01-01T11:59:00Z".into();
+    assert_eq!(row(&claim)[1], "Terminating");
+}
+
+#[test]
+fn a_volume_shows_whose_it_is() {
+    let volume = json!({
+        "metadata": {"name": "v", "annotations": {"volume.beta.kubernetes.io/storage-class": "old"}},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOncePod"], "storageClassName": "new",
+            "persistentVolumeReclaimPolicy": "Retain", "claimRef": {"namespace": "n", "name": "c"}},
+        "status": {"phase": "Released", "reason": "why"},
+    });
+    let row = cells(volume::persistent_volumes(), &volume);
+    let expected = ["v", "1Gi", "RWOP", "Retain", "Released", "n/c", "old", "<unset>", "why"];
+    assert_eq!(row[..9], expected.map(Value::from));
+}
+
+#[test]
+fn a_jobs_state_is_the_word_that_upstream_prints() {
+    let condition = |word: &str| json!([{"type": word, "status": "True"}]);
+    for (job, expected) in [
+        (json!({"spec": {"completions": 3}, "status": {"succeeded": 1}}), ["Running", "1/3", ""]),
+        (
+            json!({"spec": {"parallelism": 2}, "status": {"startTime": "2026-01-01T11:59:00Z"}}),
+            ["Running", "0/1 of 2", "60s"],
+        ),
+        (
+            json!({"spec": {"completions": 1}, "status": {"succeeded": 1, "conditions": condition("Complete"),
+                "startTime": "2026-01-01T11:00:00Z", "completionTime": "2026-01-01T11:00:05Z"}}),
+            ["Complete", "1/1", "5s"],
+        ),
+        (json!({"status": {"conditions": condition("Suspended")}}), ["Suspended", "0/1", ""]),
+        (
+            json!({"metadata": {"deletionTimestamp": "x"}, "status": {"conditions": condition("FailureTarget")}}),
+            ["Terminating", "0/1", ""],
+        ),
+    ] {
+        assert_eq!(cells(batch::jobs(), &job)[1..4], expected.map(Value::from), "{job}");
+    }
+}
+
+#[test]
+fn a_claim_for_devices_shows_how_far_it_has_come() {
+    let state = |claim: Value| cells(device::resource_claims(), &claim)[1].clone();
+    assert_eq!(state(json!({})), "pending");
+    let reserved = json!({"allocation": {}, "reservedFor": [{"name": "p"}]});
+    assert_eq!(state(json!({"status": {"allocation": {}}})), "allocated");
+    assert_eq!(state(json!({"status": reserved})), "allocated,reserved");
+    let going = json!({"metadata": {"deletionTimestamp": "x"}, "status": reserved});
+    assert_eq!(state(going), "deleted,allocated,reserved");
+}
+
+#[test]
+fn a_revision_names_its_controller() {
+    let owner = json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "controller": true}]);
+    let revision = json!({"metadata": {"name": "d-1", "ownerReferences": owner}, "revision": 4});
+    let row = cells(workload::controller_revisions(), &revision);
+    assert_eq!(row[1..3], [json!("daemonset.apps/d"), json!(4)]);
+    assert_eq!(cells(workload::controller_revisions(), &json!({}))[1], "<none>");
+}

@@ -53,7 +53,7 @@ pub(super) fn rows() -> Vec<Resource> {
     ]
 }
 
-fn scale() -> Subresource {
+pub(super) fn scale() -> Subresource {
     let paths = ScalePaths {
         replicas: "/spec/replicas".into(),
         status_replicas: "/status/replicas".into(),

@@ -14,7 +14,7 @@ fn patch(names: &[&str]) -> String {
 
 #[tokio::test]
 async fn a_patch_adds_a_container_and_a_put_another() {
-    let cluster = Cluster { service_families: Vec::new() };
+    let cluster = Cluster::default();
     let host = Host::start(rows(&cluster, &Actions::default()).0).await;
     let pod =
         json!({"metadata": {"name": "web"}, "spec": {"containers": [{"name": "c", "image": "busybox:1"}]}});

@@ -8,5 +8,6 @@ mod lists;
 mod nodes;
 mod rows;
 mod sockets;
+mod upstream_kinds;
 mod watches;
 mod writes;

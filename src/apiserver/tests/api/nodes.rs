@@ -68,7 +68,7 @@ async fn with_a_node() -> Socket {
     let scope = Scope::root("connector");
     let mut actions = Actions::default();
     connect::fill(&mut actions, &Connector::new(tls::client(authority.certificate(), None).unwrap(), &scope));
-    let cluster = Cluster { service_families: Vec::new() };
+    let cluster = Cluster::default();
     let host = Host::start(rows(&cluster, &actions).0).await;
     let port = kubelet(&authority, &host.scope).await;
     host.create("/api/v1/nodes", json!({"metadata": {"name": "n1"}})).await;

@@ -126,7 +126,10 @@ async fn server(directory: Directory, state: &TempDir, scope: &Scope) -> Server 
     let authorization = Authorization::new();
     let mut actions = Actions::default();
     reviews::fill(&mut actions, &authentication, &authorization);
-    let (stored, virtuals) = table::rows(&table::Cluster { service_families: vec![Family::V4] }, &actions);
+    let (stored, virtuals) = table::rows(
+        &table::Cluster { service_families: vec![Family::V4], ..table::Cluster::default() },
+        &actions,
+    );
 
     let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&Options::new(state.path()), scope).unwrap());
     let registry = Arc::new(Registry::new(stored, virtuals));

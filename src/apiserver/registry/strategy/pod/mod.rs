@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 use super::at::At;
 use super::fill;
+use super::findings::Findings;
 use super::rules::Rules;
 use crate::registry::{DeleteOptions, Deletion};
 
@@ -53,6 +54,21 @@ pub const POD_TEMPLATES: Rules = Rules {
     validate: |at, found| validate::template(&at.get("template"), found),
     ..Rules::NONE
 };
+
+/// What a volume is made from, by the name of its field: a PersistentVolume's has the same names.
+pub fn volume_source(name: &str, at: &At<'_>, found: &mut Findings) {
+    volumes::one_source(name, at, found);
+}
+
+/// A volume that is a path of the node.
+pub fn volume_path(at: &At<'_>, found: &mut Findings) {
+    volumes::path(at, found);
+}
+
+/// A `v1.NodeSelector`.
+pub fn node_selector(at: &At<'_>, found: &mut Findings) {
+    scheduling::node_selector(at, found);
+}
 
 fn prepare_create(pod: &mut Value) {
     let mut status = json!({"phase": "Pending", "qosClass": qos::class(pod)});

@@ -8,6 +8,7 @@ mod node_restriction;
 mod priority;
 mod runtime_class;
 mod service_account;
+mod storage;
 mod taint_nodes;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use node_restriction::NodeRestriction;
 pub use priority::Priority;
 pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
+pub use storage::{DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection};
 pub use taint_nodes::TaintNodesByCondition;
 
 use serde_json::Value;
@@ -142,6 +144,9 @@ pub fn plugins(authorization: &Arc<Authorization>) -> Vec<Arc<dyn Plugin>> {
         Arc::new(DefaultTolerationSeconds),
         Arc::new(RuntimeClass),
         Arc::new(DeviceAdminAccess),
+        Arc::new(DefaultStorageClass),
+        Arc::new(PersistentVolumeClaimResize),
+        Arc::new(StorageObjectInUseProtection),
         Arc::new(CertificateRequester),
         Arc::new(SignerRights::new(authorization.clone())),
         Arc::new(CertificateSubjectRestriction),

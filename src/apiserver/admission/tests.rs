@@ -399,6 +399,69 @@ fn devices_that_others_use_are_for_namespaces_that_are_marked() {
     admit(&DeviceAdminAccess, &mut status, &[]).unwrap();
 }
 
+fn class(name: &str, made: &str, more: Value) -> (&'static str, Value) {
+    let mut class = more;
+    class["metadata"]["name"] = name.into();
+    class["metadata"]["creationTimestamp"] = made.into();
+    ("storageclasses.storage.k8s.io", class)
+}
+
+#[test]
+fn a_claim_that_names_no_class_gets_the_newest_default_one() {
+    let default =
+        json!({"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}});
+    let classes = [
+        class("old", "2026-01-01T00:00:00Z", default.clone()),
+        class("b", "2026-01-02T00:00:00Z", default.clone()),
+        class("a", "2026-01-02T00:00:00Z", default),
+        class("special", "2026-01-03T00:00:00Z", json!({})),
+    ];
+    let chosen = |spec: Value, classes: &[(&str, Value)]| {
+        let claim = json!({"metadata": {"name": "c", "namespace": "default"}, "spec": spec});
+        let mut create = attributes(Operation::Create, "persistentvolumeclaims", claim);
+        admit(&DefaultStorageClass, &mut create, classes).unwrap();
+        create.object["spec"]["storageClassName"].clone()
+    };
+    assert_eq!(chosen(json!({}), &classes), "a");
+    assert_eq!(chosen(json!({"storageClassName": ""}), &classes), "", "it wants none");
+    assert_eq!(chosen(json!({}), &classes[3..]), Value::Null);
+}
+
+#[test]
+fn volumes_and_claims_stay_while_they_are_in_use() {
+    for (resource, finalizer) in [
+        ("persistentvolumeclaims", "kubernetes.io/pvc-protection"),
+        ("persistentvolumes", "kubernetes.io/pv-protection"),
+    ] {
+        let object = json!({"metadata": {"name": "x", "finalizers": ["mine/y"]}});
+        let mut create = attributes(Operation::Create, resource, object);
+        for _ in 0..2 {
+            admit(&StorageObjectInUseProtection, &mut create, &[]).unwrap();
+            assert_eq!(create.object["metadata"]["finalizers"], json!(["mine/y", finalizer]));
+        }
+    }
+}
+
+#[test]
+fn a_claim_grows_if_its_class_allows_it() {
+    let growing = class("fast", "x", json!({"allowVolumeExpansion": true}));
+    let claim = |phase: &str, size: &str| {
+        let resources = json!({"requests": {"storage": size}});
+        json!({"metadata": {"name": "c", "namespace": "default"}, "status": {"phase": phase},
+            "spec": {"storageClassName": "fast", "resources": resources}})
+    };
+    let grow = |phase: &str| {
+        let mut update = attributes(Operation::Update, "persistentvolumeclaims", claim(phase, "2Gi"));
+        update.old = Some(Arc::new(claim(phase, "1Gi")));
+        update
+    };
+    admit(&PersistentVolumeClaimResize, &mut grow("Bound"), std::slice::from_ref(&growing)).unwrap();
+    let message = refused(&PersistentVolumeClaimResize, &mut grow("Pending"), &[growing]);
+    assert!(message.ends_with("Only bound persistent volume claims can be expanded"), "{message}");
+    let message = refused(&PersistentVolumeClaimResize, &mut grow("Bound"), &[class("fast", "x", json!({}))]);
+    assert!(message.contains("must support resize"), "{message}");
+}
+
 #[test]
 fn who_asks_for_a_certificate_is_who_they_are() {
     let csr = json!({"metadata": {"name": "c"}, "spec": {"username": "admin", "groups": ["system:masters"]}});

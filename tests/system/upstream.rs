@@ -112,6 +112,54 @@ fn our_nodes_join_upstreams_control_plane_by_kubeadms_token() {
     a.k(&["delete", "deployment/demo", "service/demo", "pod/web", "pod/web-c", "--timeout=60s"]);
 }
 
+/// What only upstream's controllers act on. Commands with `&&`: a controller that read its revisions in other bytes than
+/// it wrote would make new ones without end.
+const SETS: &str = r#"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: ordered}
+spec:
+  replicas: 2
+  serviceName: ordered
+  selector: {matchLabels: {app: ordered}}
+  template:
+    metadata: {labels: {app: ordered}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: main, image: coracle.dev/demo:1, command: [sh, -c, "true && exec sleep 1000"]}]
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: everywhere}
+spec:
+  selector: {matchLabels: {app: everywhere}}
+  template:
+    metadata: {labels: {app: everywhere}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: main, image: coracle.dev/demo:1, command: [sh, -c, "true && exec sleep 1000"]}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: main, image: coracle.dev/demo:1, command: [sh, -c, "true && true"]}]
+"#;
+
+fn sets(a: &Host) {
+    a.apply(SETS);
+    for set in ["statefulset/ordered", "daemonset/everywhere"] {
+        a.k(&["rollout", "status", set, "--timeout=90s"]);
+    }
+    a.k(&["wait", "--for=condition=Complete", "job/once", "--timeout=90s"]);
+    let revisions = a.k(&["get", "controllerrevisions", "-o", "name"]);
+    assert_eq!(revisions.lines().count(), 2, "{revisions}");
+    a.k(&["delete", "statefulset/ordered", "daemonset/everywhere", "job/once", "--timeout=60s"]);
+}
+
 /// Each of ours that can be switched off is.
 #[test]
 #[ignore = "needs upstream's programs: make upstream-test"]
@@ -158,6 +206,7 @@ fn upstreams_scheduler_and_controllers_and_coredns_take_the_place_of_ours() {
     let address = a.k(&["get", "service", "demo", "-o", "jsonpath={.spec.clusterIP}"]);
     assert!(named.contains("10.96.0.10") && named.contains(&address), "{named}");
     a.k(&["delete", "deployment/demo", "service/demo", "--timeout=60s"]);
+    sets(&a);
     a.eventually("its pods go with it", SECONDS_60, |a| {
         let pods = a.k(&["get", "pods", "-l", "app=demo", "-o", "name"]);
         if pods.is_empty() { Ok(()) } else { Err(pods) }

@@ -63,6 +63,7 @@ pub(crate) fn create(
         members.insert("status".into(), json!({}));
     }
     strategy.prepare_create(&mut object);
+    strategy.stamp(&mut object, None, call.now);
     let mut errors = metadata::validate_create(&call.row, &object);
     errors.extend(strategy.validate_create(&object));
     if !errors.is_empty() {
@@ -117,6 +118,7 @@ fn prepared(call: &Call, new: &mut Value, old: &Value) -> Vec<FieldError> {
                 take_over(new, old, "status");
             }
             strategy.prepare_update(new, old);
+            strategy.stamp(new, Some(old), call.now);
             metadata::count_generation(&call.row, new, old);
             strategy.validate_update(new, old)
         }
@@ -128,6 +130,7 @@ fn prepared(call: &Call, new: &mut Value, old: &Value) -> Vec<FieldError> {
         Part::Status(strategy) => {
             keep_desired(new, old);
             strategy.prepare_status(new, old);
+            strategy.stamp(new, Some(old), call.now);
             strategy.validate_status(new, old)
         }
     };

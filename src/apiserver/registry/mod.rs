@@ -397,6 +397,10 @@ pub trait Strategy: Send + Sync {
     /// After everything but status (and metadata) has been taken from `old`.
     fn prepare_status(&self, new: &mut Value, old: &Value) {}
 
+    /// Writes down when something changed, for those who ask about that; after the preparation of any write. `old` is
+    /// `None` for a new object.
+    fn stamp(&self, new: &mut Value, old: Option<&Value>, now: Timestamp) {}
+
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         Vec::new()
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use api::names;
+use api::{names, time};
 use serde_json::Value;
 
 use super::at::{At, same};
@@ -50,6 +50,13 @@ pub const RESOURCE_CLAIM_TEMPLATES: Rules = Rules {
 
 pub const RESOURCE_SLICES: Rules = Rules {
     defaults: |slice| within(slice, "spec", slice_defaults),
+    stamp: |slice, _old, now| {
+        within(slice, "spec", |spec| {
+            each(spec, "devices", |device| {
+                each(device, "taints", |taint| fill(taint, "timeAdded", time::seconds(now)));
+            });
+        });
+    },
     validate: |slice, found| slice_spec(&slice.get("spec"), found),
     validate_update: |new, old, found| {
         let (now, then) = (new.get("spec"), old.get("spec"));

@@ -1,5 +1,6 @@
 //! A strategy as a table of functions: a kind names the few that it has, the rest do nothing.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::at::At;
@@ -15,6 +16,8 @@ pub struct Rules {
     /// New, old.
     pub prepare_update: fn(&mut Value, &Value),
     pub prepare_status: fn(&mut Value, &Value),
+    /// New, and old if there is one.
+    pub stamp: fn(&mut Value, Option<&Value>, Timestamp),
     /// What holds of an object at all times: checked on create, and on update before `validate_update`.
     pub validate: fn(&At<'_>, &mut Findings),
     /// What only holds when an object is made.
@@ -39,6 +42,7 @@ impl Rules {
         prepare_create: |_| (),
         prepare_update: |_, _| (),
         prepare_status: |_, _| (),
+        stamp: |_, _, _| (),
         validate: |_, _| (),
         validate_create: |_, _| (),
         validate_update: |_, _, _| (),
@@ -74,6 +78,10 @@ impl Strategy for Rules {
 
     fn prepare_status(&self, new: &mut Value, old: &Value) {
         (self.prepare_status)(new, old);
+    }
+
+    fn stamp(&self, new: &mut Value, old: Option<&Value>, now: Timestamp) {
+        (self.stamp)(new, old, now);
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {

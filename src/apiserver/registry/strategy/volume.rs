@@ -1,6 +1,7 @@
 //! PersistentVolumes, claims for them, their attachment to nodes, and how much storage is left.
 
-use api::{names, quantity::Quantity};
+use api::{names, quantity::Quantity, time};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::at::{At, same};
@@ -17,10 +18,8 @@ pub const PERSISTENT_VOLUMES: Rules = Rules {
             fill(spec, "volumeMode", "Filesystem");
         });
     },
-    prepare_create: |volume| {
-        let now = volume["metadata"]["creationTimestamp"].clone();
-        volume["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": now});
-    },
+    prepare_create: |volume| volume["status"] = json!({"phase": "Pending"}),
+    stamp: phase_time,
     validate: |volume, found| volume_spec(&volume.get("spec"), Of::Cluster, found),
     validate_update: volume_update,
     ..Rules::NONE
@@ -121,6 +120,19 @@ fn volume_defaults(spec: &mut Value) {
         fill(source, "user", "admin");
         fill(source, "keyring", "/etc/ceph/keyring");
     });
+}
+
+/// When a volume came into its phase; who changes the phase may say so themselves.
+fn phase_time(new: &mut Value, old: Option<&Value>, now: Timestamp) {
+    const TIME: &str = "lastPhaseTransitionTime";
+    let (phase, said) = (new["status"]["phase"].clone(), new["status"][TIME].clone());
+    let then = old.map(|old| &old["status"]);
+    let time = match then {
+        Some(then) if then["phase"] == phase && said.is_null() => then[TIME].clone(),
+        Some(then) if then["phase"] == phase || (!said.is_null() && said != then[TIME]) => said,
+        _ => time::seconds(now).into(),
+    };
+    within_made(new, "status", |status| status[TIME] = time);
 }
 
 fn volume_spec(spec: &At<'_>, of: Of, found: &mut Findings) {

@@ -109,17 +109,7 @@ enum Of {
 
 fn volume_defaults(spec: &mut Value) {
     quantities(spec, "capacity");
-    within(spec, "hostPath", |source| {
-        if source.is_object() && source.get("type").is_none_or(Value::is_null) {
-            source["type"] = "".into();
-        }
-    });
-    within(spec, "iscsi", |source| fill(source, "iscsiInterface", "default"));
-    within(spec, "rbd", |source| {
-        fill(source, "pool", "rbd");
-        fill(source, "user", "admin");
-        fill(source, "keyring", "/etc/ceph/keyring");
-    });
+    pod::defaults::volume_sources(spec);
 }
 
 /// When a volume came into its phase; who changes the phase may say so themselves.

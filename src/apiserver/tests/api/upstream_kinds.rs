@@ -121,3 +121,21 @@ async fn beside_our_own_components_these_kinds_are_not_there() {
         assert_eq!(host.call("GET", path, Value::Null).await.code, 404, "{path}");
     }
 }
+
+#[tokio::test]
+async fn unknown_fields_are_refused_as_of_any_other_kind() {
+    let host = host(UpstreamKinds::Served).await;
+    for (path, field, object) in [
+        (SETS, "spec.replica", json!({"metadata": {"name": "x"}, "spec": {"replica": 1}})),
+        (JOBS, "spec.completion", json!({"metadata": {"name": "x"}, "spec": {"completion": 1}})),
+        (
+            DEVICES,
+            "spec.devices.request",
+            json!({"metadata": {"name": "x"}, "spec": {"devices": {"request": []}}}),
+        ),
+    ] {
+        let strict = host.call("POST", &format!("{path}?fieldValidation=Strict"), object).await;
+        assert_eq!(strict.code, 400, "{}", strict.text);
+        assert!(strict.text.contains(&format!("unknown field \\\"{field}\\\"")), "{}", strict.text);
+    }
+}

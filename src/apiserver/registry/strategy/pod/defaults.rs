@@ -140,20 +140,10 @@ fn volume(volume: &mut Value) {
         });
     });
     within(volume, "emptyDir", |source| quantity(source, "sizeLimit"));
-    within(volume, "hostPath", |source| {
-        if source.is_object() && source.get("type").is_none_or(Value::is_null) {
-            source["type"] = "".into();
-        }
-    });
+    volume_sources(volume);
     within(volume, "image", |source| {
         let policy = pull_policy(source["reference"].as_str().unwrap_or_default());
         fill(source, "pullPolicy", policy);
-    });
-    within(volume, "iscsi", |source| fill(source, "iscsiInterface", "default"));
-    within(volume, "rbd", |source| {
-        fill(source, "pool", "rbd");
-        fill(source, "user", "admin");
-        fill(source, "keyring", "/etc/ceph/keyring");
     });
     within(volume, "ephemeral", |source| {
         within(source, "volumeClaimTemplate", |claim| {
@@ -162,6 +152,21 @@ fn volume(volume: &mut Value) {
                 within(spec, "resources", resources);
             });
         });
+    });
+}
+
+/// What a pod's volume and a PersistentVolume may both be made from.
+pub fn volume_sources(volume: &mut Value) {
+    within(volume, "hostPath", |source| {
+        if source.is_object() && source.get("type").is_none_or(Value::is_null) {
+            source["type"] = "".into();
+        }
+    });
+    within(volume, "iscsi", |source| fill(source, "iscsiInterface", "default"));
+    within(volume, "rbd", |source| {
+        fill(source, "pool", "rbd");
+        fill(source, "user", "admin");
+        fill(source, "keyring", "/etc/ceph/keyring");
     });
 }
 

@@ -3,6 +3,7 @@
 mod certificates;
 mod default_tolerations;
 mod device_admin;
+mod device_status;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub use certificates::{CertificateRequester, CertificateSubjectRestriction, SignerRights};
 pub use default_tolerations::DefaultTolerationSeconds;
 pub use device_admin::DeviceAdminAccess;
+pub use device_status::DeviceStatusRights;
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
 pub use priority::Priority;
@@ -144,6 +146,7 @@ pub fn plugins(authorization: &Arc<Authorization>) -> Vec<Arc<dyn Plugin>> {
         Arc::new(DefaultTolerationSeconds),
         Arc::new(RuntimeClass),
         Arc::new(DeviceAdminAccess),
+        Arc::new(DeviceStatusRights::new(authorization.clone())),
         Arc::new(DefaultStorageClass),
         Arc::new(PersistentVolumeClaimResize),
         Arc::new(StorageObjectInUseProtection),

@@ -399,6 +399,56 @@ fn devices_that_others_use_are_for_namespaces_that_are_marked() {
     admit(&DeviceAdminAccess, &mut status, &[]).unwrap();
 }
 
+/// Allows what it lists, as `verb subresource name`.
+struct Only(&'static [&'static str]);
+
+impl crate::authz::Authorizer for Only {
+    fn authorize(&self, _user: &UserInfo, what: &crate::authz::Attributes) -> crate::authz::Decision {
+        let asked = format!("{} {} {}", what.verb, what.subresource, what.name);
+        if self.0.contains(&asked.trim_end()) {
+            return crate::authz::Decision::Allow(String::new());
+        }
+        crate::authz::Decision::NoOpinion(String::new())
+    }
+}
+
+#[test]
+fn who_writes_a_claims_status_has_the_right_for_that_part() {
+    let field = json!({"key": "metadata.name", "operator": "In", "values": ["n1"]});
+    let on_n1 = json!({"nodeSelector": {"nodeSelectorTerms": [{"matchFields": [field]}]}});
+    let told = json!([{"driver": "a.b", "pool": "p", "device": "d"}]);
+    let bound = json!({"allocation": on_n1, "reservedFor": [{"name": "p"}]});
+    let reports = json!({"allocation": on_n1, "reservedFor": [{"name": "p"}], "devices": told});
+    let ask = |rights: &'static [&'static str], node: &str, old: &Value, new: &Value| {
+        let claim = json!({"metadata": {"name": "c", "namespace": "default"}, "status": new});
+        let mut update = attributes(Operation::Update, "resourceclaims.resource.k8s.io", claim);
+        update.subresource = "status".to_owned();
+        update.old = Some(Arc::new(json!({"status": old})));
+        update.user.name = "system:serviceaccount:kube-system:driver".to_owned();
+        update.user.extra =
+            BTreeMap::from([("authentication.kubernetes.io/node-name".to_owned(), vec![node.to_owned()])]);
+        admit(&DeviceStatusRights::new(Arc::new(Only(rights))), &mut update, &[])
+    };
+    let nothing = json!({});
+    ask(&["update binding"], "n1", &nothing, &bound).unwrap();
+    ask(&["patch binding"], "n1", &bound, &nothing).unwrap();
+    let refused = ask(&[], "n1", &nothing, &bound).unwrap_err();
+    assert!(refused.message.contains("resourceclaims/binding"), "{}", refused.message);
+    ask(&[], "n1", &bound, &bound).unwrap();
+
+    ask(&["associated-node:update driver a.b"], "n1", &bound, &reports).unwrap();
+    ask(&["arbitrary-node:patch driver a.b"], "n2", &reports, &bound).unwrap();
+    for (rights, node) in [
+        (&["associated-node:update driver a.b"][..], "n2"),
+        (&["associated-node:update driver c.d"], "n1"),
+        (&["update binding"], "n1"),
+    ] {
+        let refused = ask(rights, node, &bound, &reports).unwrap_err();
+        assert!(refused.message.contains("resourceclaims/driver"), "{}", refused.message);
+    }
+    ask(&["update binding"], "n1", &reports, &nothing).unwrap();
+}
+
 fn class(name: &str, made: &str, more: Value) -> (&'static str, Value) {
     let mut class = more;
     class["metadata"]["name"] = name.into();

@@ -124,7 +124,8 @@ pub(crate) fn counts_generations(row: &Resource) -> bool {
     }
     match row.group.as_ref() {
         "" => matches!(row.plural.as_ref(), "pods" | "replicationcontrollers"),
-        "apps" | "batch" | "policy" | "networking.k8s.io" | "flowcontrol.apiserver.k8s.io" => true,
+        "apps" => row.plural != "controllerrevisions",
+        "batch" | "policy" | "networking.k8s.io" | "flowcontrol.apiserver.k8s.io" => true,
         "apiextensions.k8s.io" | "apiregistration.k8s.io" | "admissionregistration.k8s.io" => true,
         "scheduling.k8s.io" => true,
         "resource.k8s.io" => matches!(row.plural.as_ref(), "deviceclasses" | "resourceslices"),

@@ -78,8 +78,12 @@ fn count_templates(new: &mut Value, old: Option<&Value>) {
 
 fn spec(spec: &At<'_>, found: &mut Findings) {
     let selector = spec.get("selector");
-    meta::label_selector(&selector, found);
-    workload::template_is_selected(spec, found);
+    let mut wrong = Findings::default();
+    meta::label_selector(&selector, &mut wrong);
+    if wrong.is_empty() {
+        workload::template_is_selected(spec, found);
+    }
+    wrong.into_errors().into_iter().for_each(|error| found.push(error));
     let empty = selector.get("matchLabels").is_empty() && selector.get("matchExpressions").is_empty();
     if selector.present() && empty {
         found.invalid(&selector, "empty selector is invalid for daemonset");

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use api::{names, time};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::at::{At, same};
 use super::fill::{each, fill, fill_zero, quantities, quantity, remove, within};
@@ -374,7 +374,7 @@ fn claim_status(new: &At<'_>, old: &At<'_>, found: &mut Findings) {
         pool_name(&device.get("pool"), found);
         label(&device.get("device"), found);
         if !owned.contains(&device_key(device)) {
-            found.invalid_value(device, device_key(device), "must be an allocated device in the claim");
+            found.invalid_value(device, json!({}), "must be an allocated device in the claim");
         }
     });
     let (allocation, allocation_before) = (status.get("allocation"), before.get("allocation"));

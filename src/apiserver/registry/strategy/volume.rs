@@ -320,6 +320,11 @@ pub fn claim_defaults(claim: &mut Value) {
 fn data_sources(spec: &mut Value, old: Option<&Value>) {
     let given = |spec: &Value, field: &str| spec.get(field).is_some_and(|source| !source.is_null());
     let had = old.is_some_and(|old| given(old, "dataSource") || given(old, "dataSourceRef"));
+    // Behind a gate that is closed in upstream's release: a source in another namespace.
+    let elsewhere = !At::root(spec).get("dataSourceRef").get("namespace").is_empty();
+    if elsewhere && !old.is_some_and(|old| given(old, "dataSourceRef")) {
+        remove(spec, "dataSourceRef");
+    }
     let source = &spec["dataSource"];
     let known = matches!(
         (source["apiGroup"].as_str().unwrap_or_default(), source["kind"].as_str().unwrap_or_default()),

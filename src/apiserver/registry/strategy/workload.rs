@@ -174,7 +174,12 @@ fn percent(at: &At<'_>) -> Option<i64> {
 }
 
 pub fn is_zero(at: &At<'_>) -> bool {
-    at.int() == Some(0) || percent(at) == Some(0)
+    match at.value() {
+        Value::Number(number) => number.as_i64() == Some(0),
+        // What is no number counts as none.
+        Value::String(text) => text.strip_suffix('%').unwrap_or(text).parse::<i64>().unwrap_or_default() == 0,
+        _ => false,
+    }
 }
 
 pub fn selector_stays(new: &At<'_>, old: &At<'_>, found: &mut Findings) {

@@ -54,6 +54,7 @@ async fn a_revisions_data_keeps_its_bytes() {
     );
     let made = host.call_as("POST", REVISIONS, "application/json", body).await;
     assert_eq!(made.code, 201, "{}", made.text);
+    assert!(made.body["metadata"]["generation"].is_null(), "nothing of it changes");
     for answer in [made, host.get(&format!("{REVISIONS}/r")).await, host.get(REVISIONS).await] {
         assert!(answer.text.contains(data), "{}", answer.text);
     }

@@ -111,11 +111,18 @@ fn observed(
             ShownState { terminated: Some(terminated), ..ShownState::default() }
         }
         ContainerState::Created | ContainerState::Unknown => {
-            ShownState { waiting: Some(ContainerStateWaiting::default()), ..ShownState::default() }
+            ShownState { waiting: Some(not_yet(inputs)), ..ShownState::default() }
         }
     };
     status.state = Some(state);
     status
+}
+
+/// Of a container that has not started.
+fn not_yet(inputs: &Inputs<'_>) -> ContainerStateWaiting {
+    let reason =
+        if pods::init_containers(inputs.pod).is_empty() { CONTAINER_CREATING } else { POD_INITIALIZING };
+    ContainerStateWaiting { reason: Some(reason.into()), message: None }
 }
 
 /// Nothing of it is in the runtime: it never ran, or it was removed, or it was lost.
@@ -124,9 +131,7 @@ fn unseen(inputs: &Inputs<'_>, container: &Container, shown: Option<&ContainerSt
     if let Some(shown) = shown.filter(|shown| state_of(shown).terminated.is_some()) {
         return shown.clone();
     }
-    let reason =
-        if pods::init_containers(inputs.pod).is_empty() { CONTAINER_CREATING } else { POD_INITIALIZING };
-    let waiting = ContainerStateWaiting { reason: Some(reason.into()), message: None };
+    let waiting = not_yet(inputs);
     let mut status = ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),

@@ -38,7 +38,12 @@ pub(crate) fn connect(connection: &Connection) -> anyhow::Result<Client> {
         (Some(file), None) => file.clone(),
         (_, _) => load(&connection.common)?.admin_kubeconfig(),
     };
-    let endpoint = Kubeconfig::load(&file)?.endpoint(None)?;
+    let endpoint = Kubeconfig::load(&file)
+        .context(
+            "no way to the cluster; `coracle up` and `coracle server` write this file for root, and --kubeconfig or --config name \
+             another",
+        )?
+        .endpoint(None)?;
     let (client, _reconnect) = client::connect(endpoint, &Scope::root("command"))?;
     Ok(client)
 }

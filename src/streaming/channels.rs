@@ -151,6 +151,8 @@ const CLOSE: u8 = 255;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn named(name: &str) -> Protocol {
@@ -198,5 +200,35 @@ mod tests {
         assert_eq!(old.write_end(bad), Some(old.write(Channel::Error, b"exit code 1")));
         let new = named("v4.channel.k8s.io");
         assert_eq!(new.write_end(good), Some(new.write(Channel::Error, good)));
+    }
+
+    const CHANNELS: [Channel; 5] =
+        [Channel::Stdin, Channel::Stdout, Channel::Stderr, Channel::Error, Channel::Resize];
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_written_is_read(
+            protocol in prop::sample::select(Protocol::ALL.to_vec()),
+            channel in prop::sample::select(CHANNELS.to_vec()),
+            data in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let read = protocol.read(protocol.write(channel, &data).into_data());
+            prop_assert_eq!(read, Message::Data(channel, data.into()));
+        }
+
+        #[test]
+        fn any_message_is_read_and_any_status_is_an_end(
+            protocol in prop::sample::select(Protocol::ALL.to_vec()),
+            bytes in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            if let Message::Data(channel, data) = protocol.read(bytes.clone().into()) {
+                prop_assert_eq!(protocol.write(channel, &data).into_data(), bytes.clone());
+            }
+            if let Some(end) = protocol.write_end(&bytes) {
+                prop_assert!(matches!(protocol.read(end.into_data()), Message::Data(Channel::Error, _)));
+            }
+        }
     }
 }

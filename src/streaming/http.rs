@@ -7,44 +7,68 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode, response::Parts};
-use http_body_util::{BodyExt, Empty, Limited};
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response, StatusCode, header, response::Parts};
+use http_body_util::BodyExt;
 use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     client::conn::http1,
     upgrade::Upgraded,
 };
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::oneshot,
+};
 
 /// Of a refusal, no more is read.
 const MAX_REFUSAL: usize = 50_000;
+/// For the answer to an upgrade: who can switch does so at once. From the end of the request on.
+const SWITCH: Duration = Duration::from_secs(30);
+/// For the head of any other answer, which the body may follow as slowly as it likes: as long as the API server's own
+/// answers may take. From the end of the request on.
+const ANSWER: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     #[error("speak HTTP")]
     Http(#[from] hyper::Error),
-    #[error("read the answer")]
-    Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("no answer within {} s", .0.as_secs())]
+    Late(Duration),
 }
 
 /// What a server says to an upgrade.
 #[derive(Debug)]
 pub enum Upgrade {
     Switched(Parts, TokioIo<Upgraded>),
+    /// Of a long body, the beginning.
     Refused(Response<Bytes>),
 }
 
 /// Sends a request that asks for another protocol.
 ///
 /// # Errors
-/// When there is no whole answer.
-pub async fn upgrade<S>(connection: S, request: Request<Empty<Bytes>>) -> Result<Upgrade, HttpError>
+/// When there is no answer in time.
+pub async fn upgrade<S, B>(connection: S, request: Request<B>) -> Result<Upgrade, HttpError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (request, sent) = told_when_sent(request);
+    in_time(SWITCH, sent, switch(connection, request)).await
+}
+
+async fn switch<S, B>(connection: S, request: Request<B>) -> Result<Upgrade, HttpError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await?;
     let mut driver = std::pin::pin!(driver.with_upgrades());
@@ -55,9 +79,10 @@ where
             let upgraded = hyper::upgrade::on(Response::from_parts(parts.clone(), body)).await?;
             return Ok(Upgrade::Switched(parts, TokioIo::new(upgraded)));
         }
-        let (parts, body) = response.into_parts();
-        let body = Limited::new(body, MAX_REFUSAL).collect().await.map_err(HttpError::Answer)?;
-        Ok(Upgrade::Refused(Response::from_parts(parts, body.to_bytes())))
+        let (mut parts, body) = response.into_parts();
+        // What is read of it has a length of its own.
+        parts.headers.remove(header::CONTENT_LENGTH);
+        Ok(Upgrade::Refused(Response::from_parts(parts, beginning(body).await?)))
     };
     let mut exchange = std::pin::pin!(exchange);
     tokio::select! {
@@ -71,22 +96,87 @@ where
 /// Sends a request; the answer's body streams.
 ///
 /// # Errors
-/// When there is no answer.
+/// When there is no answer in time.
 pub async fn send<S, B>(connection: S, request: Request<B>) -> Result<Response<Streaming>, HttpError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    B: Body + Send + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let (request, sent) = told_when_sent(request);
     let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await?;
     let mut driver: Driver = Box::pin(driver);
-    let mut exchange = std::pin::pin!(sender.send_request(request));
-    let response = tokio::select! {
-        answer = &mut exchange => answer?,
-        _ = &mut driver => exchange.await?,
+    let answer = async {
+        let mut exchange = std::pin::pin!(sender.send_request(request));
+        Ok(tokio::select! {
+            answer = &mut exchange => answer?,
+            _ = &mut driver => exchange.await?,
+        })
     };
+    let response = in_time(ANSWER, sent, answer).await?;
     Ok(response.map(|body| Streaming { body, driver: Some(driver) }))
+}
+
+/// The first [`MAX_REFUSAL`] bytes of a body.
+async fn beginning(mut body: Incoming) -> Result<Bytes, HttpError> {
+    let mut read = BytesMut::new();
+    while read.len() < MAX_REFUSAL
+        && let Some(frame) = body.frame().await
+    {
+        let Ok(data) = frame?.into_data() else { continue };
+        let room = MAX_REFUSAL - read.len();
+        read.extend_from_slice(&data[..data.len().min(room)]);
+    }
+    Ok(read.freeze())
+}
+
+/// Waits for an answer: for as long as the request goes out, and then for `most`.
+async fn in_time<T>(
+    most: Duration,
+    sent: oneshot::Receiver<()>,
+    answer: impl Future<Output = Result<T, HttpError>>,
+) -> Result<T, HttpError> {
+    let late = async {
+        drop(sent.await);
+        tokio::time::sleep(most).await;
+    };
+    tokio::select! {
+        answer = answer => answer,
+        () = late => Err(HttpError::Late(most)),
+    }
+}
+
+/// A request, and what ends when its body has been sent.
+fn told_when_sent<B>(request: Request<B>) -> (Request<Sent<B>>, oneshot::Receiver<()>) {
+    let (tell, told) = oneshot::channel();
+    (request.map(|body| Sent { body, _tell: tell }), told)
+}
+
+/// A body that is dropped, and so tells, once it is sent.
+struct Sent<B> {
+    body: B,
+    _tell: oneshot::Sender<()>,
+}
+
+impl<B: Body + Unpin> Body for Sent<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 type Driver = Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>;
@@ -131,13 +221,22 @@ impl Body for Streaming {
 
 impl From<HttpError> for io::Error {
     fn from(error: HttpError) -> io::Error {
-        io::Error::other(error)
+        let kind = match error {
+            HttpError::Late(_) => io::ErrorKind::TimedOut,
+            HttpError::Http(_) => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use futures_util::{StreamExt, stream};
+    use http_body_util::{Empty, StreamBody};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        time::{Instant, sleep, timeout},
+    };
 
     use super::*;
 
@@ -179,6 +278,60 @@ mod tests {
         let (upgraded, _far) = tokio::join!(upgrade(near, request()), serve(far, answer));
         let Upgrade::Refused(response) = upgraded.unwrap() else { panic!("switched") };
         assert_eq!((response.status().as_u16(), response.body().as_ref()), (404, &b"no such"[..]));
+    }
+
+    #[tokio::test]
+    async fn of_a_long_refusal_the_beginning_is_read() {
+        let (near, far) = duplex(4096);
+        let mut answer =
+            b"HTTP/1.1 401 No\r\nContent-Length: 1000000\r\nWWW-Authenticate: x\r\n\r\n".to_vec();
+        answer.resize(answer.len() + MAX_REFUSAL + 9, b'x');
+        let refused = async { timeout(Duration::from_secs(10), upgrade(near, request())).await.unwrap() };
+        let far = async {
+            let mut far = serve(far, b"").await;
+            // Nobody reads it to its end.
+            drop(far.write_all(&answer).await);
+        };
+        let (refused, ()) = tokio::join!(refused, far);
+        let Upgrade::Refused(response) = refused.unwrap() else { panic!("switched") };
+        assert_eq!((response.status().as_u16(), response.body().len()), (401, MAX_REFUSAL));
+        assert_eq!(response.headers()["www-authenticate"], "x");
+        assert!(!response.headers().contains_key("content-length"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_answer_is_not_waited_for() {
+        let waited = |late: Result<(), HttpError>, began: Instant, most| {
+            assert!(matches!(late, Err(HttpError::Late(waited)) if waited == most), "{late:?}");
+            assert_eq!(io::Error::from(late.unwrap_err()).kind(), io::ErrorKind::TimedOut);
+            assert!(began.elapsed() >= most && began.elapsed() < 2 * most, "{:?}", began.elapsed());
+        };
+        let ((near, _far), began) = (duplex(4096), Instant::now());
+        let late = timeout(2 * SWITCH, upgrade(near, request())).await.unwrap();
+        waited(late.map(drop), began, SWITCH);
+        let ((near, _far), began) = (duplex(4096), Instant::now());
+        let late = timeout(2 * ANSWER, send(near, request())).await.unwrap();
+        waited(late.map(drop), began, ANSWER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_may_take_longer_than_its_answer() {
+        let pieces = stream::iter(0..3).then(|_| async {
+            sleep(ANSWER).await;
+            Ok::<_, io::Error>(Frame::data(Bytes::from_static(b"x")))
+        });
+        let request = Request::post("/x").header("host", "h").header("content-length", "3");
+        let request = request.body(StreamBody::new(Box::pin(pieces))).unwrap();
+        let (near, far) = duplex(4096);
+        let far = async {
+            let mut far = serve(far, b"").await;
+            far.read_exact(&mut [0; 3]).await.unwrap();
+            sleep(ANSWER / 2).await;
+            far.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            far
+        };
+        let (answer, _far) = tokio::join!(send(near, request), far);
+        assert_eq!(answer.unwrap().status(), StatusCode::NO_CONTENT);
     }
 
     #[tokio::test]

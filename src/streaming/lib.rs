@@ -13,6 +13,7 @@ pub mod channels;
 pub mod http;
 mod pour;
 pub mod serve;
+pub mod socket;
 pub mod spdy;
 mod splice;
 pub mod tls;

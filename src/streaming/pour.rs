@@ -1,6 +1,6 @@
 //! A body that streams to a WebSocket client, which says nothing: how logs are followed without a half-read answer.
 
-use std::io;
+use std::{io, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -9,11 +9,14 @@ use http_body_util::BodyExt;
 use hyper::body::Body;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::timeout,
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
 use crate::websocket::{self, Form, LINGER};
+
+/// A connection on which nothing is said for long is closed by what stands between; a client answers these.
+const PING: Duration = Duration::from_secs(30);
 
 /// Sends `body` piece by piece, until it has ended or the client is gone.
 ///
@@ -29,9 +32,21 @@ where
     let outwards = async {
         // An empty message says that the connection stands.
         to_client.send(message(Bytes::new(), form)).await.map_err(websocket::io_error)?;
-        while let Some(frame) = body.frame().await {
-            let Ok(piece) = frame.map_err(io::Error::other)?.into_data() else { continue };
-            to_client.send(message(piece, form)).await.map_err(websocket::io_error)?;
+        let mut pings = interval(PING);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        pings.reset();
+        loop {
+            let said = tokio::select! {
+                frame = body.frame() => match frame {
+                    None => break,
+                    Some(frame) => match frame.map_err(io::Error::other)?.into_data() {
+                        Ok(piece) => message(piece, form),
+                        Err(_) => continue,
+                    },
+                },
+                _ = pings.tick() => Message::Ping(Bytes::new()),
+            };
+            to_client.send(said).await.map_err(websocket::io_error)?;
         }
         to_client.send(websocket::goodbye()).await.map_err(websocket::io_error)
     };
@@ -55,7 +70,8 @@ fn message(piece: Bytes, form: Form) -> Message {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::Full;
+    use futures_util::stream;
+    use http_body_util::{Full, StreamBody};
     use tokio::io::duplex;
     use tokio_tungstenite::tungstenite::protocol::Role;
 
@@ -86,7 +102,32 @@ mod tests {
         let (client, server) = duplex(1024);
         let server = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
         drop(client);
-        let endless = http_body_util::StreamBody::new(futures_util::stream::pending::<io::Result<_>>());
-        drop(pour(server, endless, Form::Bytes).await);
+        let ended = timeout(Duration::from_secs(10), pour(server, endless(), Form::Bytes)).await.unwrap();
+        // Either half may be the first to see it.
+        assert!(
+            ended.as_ref().err().is_none_or(|error| error.kind() == io::ErrorKind::BrokenPipe),
+            "{ended:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_is_kept_with_pings() {
+        let (client, server) = duplex(1024);
+        let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        let server = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+        let listening = timeout(3 * PING, async move {
+            let mut pings = 0;
+            while pings < 2 {
+                pings += usize::from(client.next().await.unwrap().unwrap().is_ping());
+            }
+        });
+        tokio::select! {
+            heard = listening => heard.unwrap(),
+            ended = pour(server, endless(), Form::Bytes) => panic!("{ended:?}"),
+        }
+    }
+
+    fn endless() -> impl Body<Data = Bytes, Error = io::Error> + Unpin {
+        StreamBody::new(stream::pending())
     }
 }

@@ -34,6 +34,8 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::socket;
+
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Of the first request, and of each next one on a connection that is kept.
 const HEADER_READ: Duration = Duration::from_secs(30);
@@ -175,6 +177,8 @@ impl Door {
             }
         };
         let (stream, address) = listener.accept().await?;
+        // A connection that the kernel sets up no better serves as well.
+        drop(socket::set_up(&stream));
         Ok((stream, address, permit))
     }
 }
@@ -184,8 +188,6 @@ async fn shake_hands(
     peer: SocketAddr,
     acceptor: &TlsAcceptor,
 ) -> Option<TlsStream<TcpStream>> {
-    // Small writes (watch events) go out at once.
-    drop(stream.set_nodelay(true));
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => return Some(stream),
         Ok(Err(error)) => debug!(%peer, error = &error as &dyn Error, "TLS handshake failed"),

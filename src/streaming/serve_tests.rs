@@ -7,6 +7,7 @@ use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Frame, client::conn};
 use hyper_util::rt::TokioExecutor;
+use nix::sys::socket::{getsockopt, sockopt};
 use rustls_pki_types::{PrivateKeyDer, ServerName};
 use tokio_rustls::{TlsConnector, client};
 
@@ -98,6 +99,17 @@ async fn answer(
 fn get(path: &str) -> Request<AnyBody> {
     let uri = format!("https://localhost{path}");
     Request::builder().uri(uri).body(Full::new(Bytes::new()).boxed_unsync()).unwrap()
+}
+
+#[tokio::test]
+async fn the_kernel_asks_whether_a_silent_client_is_still_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let limits = Limits { connections: 1, drain: Duration::ZERO };
+    let mut door = Door { room: Arc::new(Semaphore::new(1)), limits, told: None };
+    let dialed = TcpStream::connect(listener.local_addr().unwrap());
+    let (accepted, _dialed) = tokio::join!(door.accept(&listener), dialed);
+    let (stream, ..) = accepted.unwrap();
+    assert!(getsockopt(&stream, sockopt::KeepAlive).unwrap() && stream.nodelay().unwrap());
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ pub use service_account::ServiceAccount;
 pub use storage::{DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection};
 pub use taint_nodes::TaintNodesByCondition;
 
+use api::constants::annotation::CONFIG_MIRROR;
 use serde_json::Value;
 
 use crate::{
@@ -159,7 +160,7 @@ pub fn plugins(authorization: &Arc<Authorization>) -> Vec<Arc<dyn Plugin>> {
 
 /// Whether a pod only shows what a node runs from its own files.
 fn is_mirror(pod: &Value) -> bool {
-    pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string()
+    pod["metadata"]["annotations"][CONFIG_MIRROR].is_string()
 }
 
 /// The resources that a pod spec refers to by name, each once: what a pod from a node's own files must not do.

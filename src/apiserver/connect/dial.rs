@@ -1,11 +1,12 @@
-//! Reaches kubelets.
+//! Reaches kubelets, and the pods and Services that are asked for by proxy.
 
 use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Request, StatusCode, header};
-use lifecycle::Scope;
+use lifecycle::{Chain, Scope};
 use rustls::pki_types::ServerName;
 use serde_json::Value;
+use streaming::socket;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -21,7 +22,7 @@ use crate::{
 
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Knows how to reach the kubelets of the cluster's nodes, and owns the connections that outlive their request.
+/// Knows how to reach what runs on the cluster's nodes, and owns the connections that outlive their request.
 #[derive(Clone, Debug)]
 pub struct Connector {
     tls: Arc<rustls::ClientConfig>,
@@ -30,11 +31,10 @@ pub struct Connector {
     scope: Scope,
 }
 
-/// How a connection is made.
+/// How a connection is made to what is no kubelet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Over {
-    /// TLS between two who know each other.
-    Kubelet,
+    /// Whatever certificate the other side has.
     AnyTls,
     Plain,
 }
@@ -70,13 +70,13 @@ impl Connector {
     /// A connection to a kubelet.
     pub(super) async fn dial(&self, to: &Endpoint) -> io::Result<TlsStream<TcpStream>> {
         in_time(async {
-            let stream = TcpStream::connect((to.host.as_str(), to.port)).await?;
+            let stream = socket::connect((to.host.as_str(), to.port)).await?;
             shake_hands(&self.tls, to, stream).await
         })
         .await
     }
 
-    /// A connection to anything, if it is a kubelet or at an address that is `allowed`.
+    /// A connection to anything at an address that is `allowed`.
     ///
     /// # Errors
     /// `PermissionDenied` for an address that is not.
@@ -86,22 +86,16 @@ impl Connector {
         over: Over,
         allowed: fn(IpAddr) -> bool,
     ) -> io::Result<Box<dyn Line>> {
-        if over == Over::Kubelet {
-            return Ok(Box::new(self.dial(to).await?));
-        }
         in_time(async {
             // The very address that was looked at: asked again, a name might have another.
             let mut addresses = tokio::net::lookup_host((to.host.as_str(), to.port)).await?;
             let address = addresses.find(|address| allowed(address.ip()));
-            let stream = TcpStream::connect(address.ok_or(io::ErrorKind::PermissionDenied)?).await?;
+            let stream = socket::connect(address.ok_or(io::ErrorKind::PermissionDenied)?).await?;
             Ok(match over {
                 Over::AnyTls => {
                     Box::new(shake_hands(&self.any_certificate, to, stream).await?) as Box<dyn Line>
                 }
-                Over::Plain | Over::Kubelet => {
-                    stream.set_nodelay(true)?;
-                    Box::new(stream)
-                }
+                Over::Plain => Box::new(stream),
             })
         })
         .await
@@ -128,7 +122,6 @@ async fn shake_hands(
     to: &Endpoint,
     stream: TcpStream,
 ) -> io::Result<TlsStream<TcpStream>> {
-    stream.set_nodelay(true)?;
     let name = ServerName::try_from(to.host.clone()).map_err(io::Error::other)?;
     TlsConnector::from(Arc::clone(tls)).connect(name, stream).await
 }
@@ -145,7 +138,7 @@ pub(super) fn request(to: &Endpoint, path: &str) -> http::request::Builder {
 
 /// A kubelet that cannot be reached, in the words of Go's HTTP client.
 pub(super) fn unreachable(method: &str, to: &Endpoint, path: &str, error: &io::Error) -> ApiError {
-    plain(format!("{method} \"https://{to}{path}\": dial tcp {to}: {error}"))
+    plain(format!("{method} \"https://{to}{path}\": dial tcp {to}: {}", Chain(error)))
 }
 
 fn plain(message: String) -> ApiError {

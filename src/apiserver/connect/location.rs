@@ -1,4 +1,4 @@
-//! Where a connection goes: which container, which node. No IO.
+//! Where a connection goes: which container, which node, which address. No IO.
 #![deny(clippy::disallowed_methods)]
 
 use serde_json::Value;
@@ -7,7 +7,7 @@ use crate::status::ApiError;
 
 const KUBELET_PORT: u16 = 10250;
 
-/// Where a node's kubelet listens.
+/// Where a node's kubelet listens, or a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub(super) host: String,

@@ -4,11 +4,13 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
+use lifecycle::Chain;
 use streaming::websocket::{self, Form};
 
 use super::{
     dial::{self, Connector},
     location,
+    proxy::is_upgrade,
 };
 use crate::{
     body::{self, Body},
@@ -34,6 +36,11 @@ impl Action for Log {
             let info = &request.info;
             let options = options(&info.name, &info.query)?;
             let pod = dial::pod(context, info).await?;
+            // Before anything is asked of the kubelet for who could not understand it.
+            let headers = &request.parts.headers;
+            let spoken = (is_upgrade(headers) && websocket::is_upgrade(headers))
+                .then(|| protocol(websocket::offered(headers)));
+            let spoken = spoken.transpose()?;
             let container = location::container(&pod, info.query.get("container").unwrap_or_default())?;
             let body = match location::node_of(&pod) {
                 Some(node) => {
@@ -43,10 +50,7 @@ impl Action for Log {
                 }
                 None => body::empty(),
             };
-            if !websocket::is_upgrade(&request.parts.headers) {
-                return Ok(Respond::Raw(text(body)));
-            }
-            let (protocol, form) = protocol(websocket::offered(&request.parts.headers))?;
+            let Some((protocol, form)) = spoken else { return Ok(Respond::Raw(text(body))) };
             self.0.accept(request, "log", protocol, move |socket| streaming::pour(socket, body, form))
         })
     }
@@ -64,7 +68,8 @@ impl Log {
         let connection =
             self.0.dial(&to).await.map_err(|error| dial::unreachable("Get", &to, path, &error))?;
         let request = dial::request(&to, path).body(Empty::<Bytes>::new()).map_err(ApiError::internal)?;
-        let response = streaming::http::send(connection, request).await.map_err(ApiError::internal)?;
+        let response = streaming::http::send(connection, request).await;
+        let response = response.map_err(|error| ApiError::internal(Chain(&error)))?;
         if (200..=206).contains(&response.status().as_u16()) {
             return Ok(response.into_body().map_err(Into::into).boxed_unsync());
         }

@@ -26,7 +26,11 @@ pub fn fill(actions: &mut Actions, connector: &Connector) {
     let command = |kind| command::Command { connector: connector.clone(), kind };
     actions.exec = Some(Arc::new(command(command::Kind::Exec)));
     actions.attach = Some(Arc::new(command(command::Kind::Attach)));
-    let proxy = |kind| Some(Arc::new(proxy::Proxy { connector: connector.clone(), kind }) as Arc<dyn Action>);
+    let pages = proxy::pages();
+    let proxy = |kind| {
+        let proxy = proxy::Proxy { connector: connector.clone(), kind, pages: pages.clone() };
+        Some(Arc::new(proxy) as Arc<dyn Action>)
+    };
     actions.node_proxy = proxy(proxy::Kind::Node);
     actions.pod_proxy = proxy(proxy::Kind::Pod);
     actions.service_proxy = proxy(proxy::Kind::Service);

@@ -1,10 +1,11 @@
-//! A client's connection that switches protocols, and the kubelet's that does.
+//! A client's connection that switches protocols, and that of a kubelet, or of what is behind a proxy, that does.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Empty;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use lifecycle::Chain;
 use streaming::{
     http::Upgrade,
     websocket::{self, WebSocketStream},
@@ -14,6 +15,7 @@ use tracing::debug;
 use super::{
     dial::{self, Connector},
     location::Endpoint,
+    proxy::{is_upgrade, remove_hops},
 };
 use crate::{
     body::{self, Body},
@@ -39,7 +41,7 @@ pub(super) struct Stream {
 
 /// The client's half of an upgrade that it has asked for.
 fn client(request: &mut ActionRequest) -> Result<OnUpgrade, ApiError> {
-    let asked = request.parts.headers.contains_key(header::UPGRADE);
+    let asked = is_upgrade(&request.parts.headers);
     let on = request.parts.extensions.remove::<OnUpgrade>();
     on.filter(|_| asked).ok_or_else(upgrade_required)
 }
@@ -140,16 +142,10 @@ impl Connector {
             request = request.header(STREAM_PROTOCOL, protocol);
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(ApiError::internal)?;
-        match streaming::http::upgrade(connection, request).await.map_err(ApiError::internal)? {
+        let answer = streaming::http::upgrade(connection, request).await;
+        match answer.map_err(|error| ApiError::internal(Chain(&error)))? {
             Upgrade::Switched(parts, connection) => Ok(Remote::Switched(parts.headers, connection)),
-            Upgrade::Refused(refusal) => {
-                let mut response = Response::new(body::full(refusal.body().clone()));
-                *response.status_mut() = refusal.status();
-                if let Some(kind) = refusal.headers().get(header::CONTENT_TYPE) {
-                    response.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
-                }
-                Ok(Remote::Refused(response))
-            }
+            Upgrade::Refused(refusal) => Ok(Remote::Refused(refused(refusal, remove_hops))),
         }
     }
 
@@ -198,6 +194,16 @@ impl Connector {
         });
         response
     }
+}
+
+/// The answer to a client whose upgrade the other side refuses: what that said, as far as it was read. `back` makes of
+/// its headers what the client gets.
+pub(super) fn refused(refusal: Response<Bytes>, back: impl FnOnce(&mut HeaderMap)) -> Response<Body> {
+    let (head, text) = refusal.into_parts();
+    let mut response = Response::new(body::full(text));
+    (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
+    back(response.headers_mut());
+    response
 }
 
 /// Connections break; who looks for the reason finds it.

@@ -31,7 +31,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 pub use call::Api;
 use call::Call;
-use http::{Response, request::Parts};
+use http::{Method, Response, request::Parts};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 pub use objects::ApiObjects;
@@ -64,10 +64,15 @@ pub(crate) struct Request {
 
 pub(crate) async fn handle(api: &Arc<Api>, request: Request) -> Result<Response<Body>, ApiError> {
     let info = &request.info;
-    let wanted = Wanted::read(&request.parts.headers, &info.query)?;
     let now = Timestamp::now();
     let rows = api.registry.rows();
-    match rows.lookup(&info.group, &info.version, &info.resource).cloned() {
+    let entry = rows.lookup(&info.group, &info.version, &info.resource).cloned();
+    let wanted = if is_answered_by_another(entry.as_ref(), info) {
+        Wanted::default()
+    } else {
+        Wanted::read(&request.parts.headers, &info.query)?
+    };
+    match entry {
         None => Err(ApiError::unknown_path()),
         Some(Entry::Virtual(row)) => {
             let who = (request.user, request.info, wanted);
@@ -80,6 +85,14 @@ pub(crate) async fn handle(api: &Arc<Api>, request: Request) -> Result<Response<
             Box::pin(stored(api, call, request.parts, request.body, request.stop)).await
         }
     }
+}
+
+/// Whether what is accepted is another server's to judge, and what stands in the query another server's to read. (The
+/// answer of a log is the API's own.)
+fn is_answered_by_another(entry: Option<&Entry>, info: &RequestInfo) -> bool {
+    let Some(Entry::Stored(row, _)) = entry else { return false };
+    let sub = row.subresource(&info.subresource);
+    sub.is_some_and(|sub| matches!(sub.how, How::Connect(_)) && sub.name != "log")
 }
 
 /// Namespaced objects are named, and created, in a namespace; others are not.
@@ -138,8 +151,9 @@ async fn subresource(
     let Some(sub) = call.row.subresource(&call.info.subresource).cloned() else {
         return Err(ApiError::unknown_path());
     };
-    let allowed = Verbs::named(&call.info.verb).is_some_and(|verb| sub.verbs.has(verb));
-    if !allowed {
+    let verb =
+        if parts.method == Method::OPTIONS { Some(Verbs::OPTIONS) } else { Verbs::named(&call.info.verb) };
+    if !verb.is_some_and(|verb| sub.verbs.has(verb)) {
         return Err(ApiError::method_not_allowed());
     }
     match (&sub.how, call.info.verb.as_ref()) {

@@ -84,6 +84,8 @@ impl Verbs {
     pub const DELETE: Self = Self(1 << 6);
     pub const DELETE_COLLECTION: Self = Self(1 << 7);
     pub const ALL: Self = Self(0xff);
+    /// The method of that name: it has no verb of its own, for authorization and discovery neither.
+    pub const OPTIONS: Self = Self(1 << 8);
     /// get, update, patch: what a status or scale subresource has.
     pub const GET_UPDATE_PATCH: Self = Self(1 | 1 << 4 | 1 << 5);
 

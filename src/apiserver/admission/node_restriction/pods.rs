@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use api::constants::annotation::CONFIG_MIRROR as MIRROR;
 use serde_json::Value;
 
 use crate::admission::{Attributes, Operation, Reader, is_mirror, references};
 use crate::status::{ApiError, GroupResource};
-
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 pub(super) fn judge(node: &str, attributes: &Attributes, reader: &dyn Reader) -> Result<(), ApiError> {
     match attributes.subresource.as_str() {

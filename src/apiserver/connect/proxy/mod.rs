@@ -6,22 +6,28 @@
 //!
 //! Invariants:
 //! - Nothing of the caller's credentials goes on; only a kubelet is shown the API server's own.
-//! - Nothing is dialed on the API server's machine or its link, but a kubelet at the address of its node.
+//! - No loopback, link-local, multicast or unspecified address is dialed, but that of a kubelet by its node. The API
+//!   server's machine by its other addresses is, as in upstream: they are those of its own pods and kubelet.
+//! - A page costs at most [`MAX_PAGE`] to read, and one of [`PAGES`] threads with as much again to unpack it and
+//!   [`MAX_REWRITTEN`] to rewrite it.
 
 mod page;
 mod route;
 mod target;
 
-use std::{io, io::Read, net::SocketAddr};
+use std::{borrow::Cow, error::Error, io, io::Read, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, future::BoxFuture, stream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body::Frame;
-use http_body_util::{BodyDataStream, BodyExt, Empty, StreamBody};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyDataStream, BodyExt, StreamBody};
+use lifecycle::{Chain, Workers};
 use serde_json::Value;
 use streaming::http::Upgrade;
+use tracing::warn;
 
+pub(super) use self::route::{is_upgrade, remove_hops};
 use self::{
     route::{Links, Route},
     target::Asked,
@@ -29,6 +35,7 @@ use self::{
 use super::{
     dial::{Connector, Line, Over},
     location::Endpoint,
+    upgrade,
 };
 use crate::{
     body::{self, Body},
@@ -39,6 +46,12 @@ use crate::{
 
 /// A page with more than this keeps its links as they are.
 const MAX_PAGE: usize = 8 << 20;
+/// So does one that would get bigger than this by them.
+const MAX_REWRITTEN: usize = 2 * MAX_PAGE;
+/// And one that is not done by then.
+const REWRITING: Duration = Duration::from_secs(10);
+/// Pages that are rewritten at once.
+const PAGES: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -50,12 +63,26 @@ pub(super) enum Kind {
 pub(super) struct Proxy {
     pub(super) connector: Connector,
     pub(super) kind: Kind,
+    pub(super) pages: Workers,
+}
+
+/// What rewrites the pages of all proxies.
+pub(super) fn pages() -> Workers {
+    Workers::new(PAGES)
 }
 
 /// Where a request goes, and how.
-struct Backend {
-    endpoint: Endpoint,
-    over: Over,
+enum Backend {
+    Kubelet(Endpoint),
+    Other(Endpoint, Over),
+}
+
+impl Backend {
+    fn endpoint(&self) -> &Endpoint {
+        match self {
+            Backend::Kubelet(endpoint) | Backend::Other(endpoint, _) => endpoint,
+        }
+    }
 }
 
 impl Action for Proxy {
@@ -74,11 +101,11 @@ impl Proxy {
         let backend = self.backend(context, info).await?;
         let route = Route::of(&info.path, info.rest.len());
         let reads = matches!(parts.method, Method::GET | Method::HEAD);
-        if route.path.is_empty() && reads && !parts.headers.contains_key(header::UPGRADE) {
+        if route.path.is_empty() && reads && !is_upgrade(&parts.headers) {
             return moved(&route.with_slash(parts.uri.query()));
         }
         let line = self.line(&backend).await?;
-        self.exchange(line, &backend.endpoint, &route, request).await
+        self.exchange(line, backend.endpoint(), &route, request).await
     }
 
     async fn exchange(
@@ -86,29 +113,32 @@ impl Proxy {
         line: Box<dyn Line>,
         to: &Endpoint,
         route: &Route,
-        request: ActionRequest,
+        mut request: ActionRequest,
     ) -> Result<Respond, ApiError> {
+        let body = std::mem::replace(&mut request.body, body::empty());
         let parts = &request.parts;
         let caller = parts.extensions.get::<SocketAddr>().map(SocketAddr::ip);
-        let headers = route::onwards(&parts.headers, &parts.uri, route, caller);
-        let target = route.target(parts.uri.query());
-        if parts.headers.contains_key(header::UPGRADE) {
-            let headers = route::upgrading(&parts.headers, headers);
-            let asked = ask(&parts.method, &target, headers, Empty::new())?;
-            return self.switch(line, asked, request, to).await;
+        let mut headers = route::onwards(&parts.headers, &parts.uri, route, caller);
+        if !body.is_end_stream() {
+            headers = route::chunked(headers);
         }
-        let asked_host =
-            headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
-        let asked = ask(&parts.method, &target, headers, request.body)?;
+        let target = route.target(parts.uri.query());
+        let asked_host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let links =
+            Links { prefix: route.prefix.clone(), backend: to.to_string(), asked: asked_host.to_owned() };
+        if is_upgrade(&parts.headers) {
+            let headers = route::upgrading(&parts.headers, headers);
+            let asked = ask(&parts.method, &target, headers, body)?;
+            return self.switch(line, asked, request, &links).await;
+        }
+        let asked = ask(&parts.method, &target, headers, body)?;
         let answer = streaming::http::send(line, asked).await.map_err(|error| unreachable(&error))?;
-        let backend = to.to_string();
-        let links = Links { prefix: &route.prefix, backend: &backend, asked: &asked_host };
         let (head, body) = answer.into_parts();
         let mut response = Response::new(body.map_err(Into::into).boxed_unsync());
         (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
         route::back(response.headers_mut(), &links);
         let has_body = head.status != StatusCode::NOT_MODIFIED && parts.method != Method::HEAD;
-        let response = if has_body { with_links(response, &links).await? } else { response };
+        let response = if has_body { self.with_links(response, &links).await? } else { response };
         Ok(Respond::Raw(response))
     }
 
@@ -124,22 +154,26 @@ impl Proxy {
             Kind::Node => {
                 let kubelet = self.connector.endpoint(context, asked.name).await?;
                 if asked.port.is_empty() || asked.port == kubelet.port.to_string() {
-                    return Ok(Backend { endpoint: kubelet, over: Over::Kubelet });
+                    return Ok(Backend::Kubelet(kubelet));
                 }
                 Endpoint { port: asked.number()?, ..kubelet }
             }
             Kind::Pod => target::of_pod(&get(context, "pods", info, asked.name).await?, &asked)?,
             Kind::Service => service(context, info, &asked).await?,
         };
-        Ok(Backend { endpoint, over })
+        Ok(Backend::Other(endpoint, over))
     }
 
     async fn line(&self, backend: &Backend) -> Result<Box<dyn Line>, ApiError> {
-        let Backend { endpoint, over } = backend;
-        let line = self.connector.line(endpoint, *over, target::is_allowed).await;
+        let line = match backend {
+            Backend::Kubelet(endpoint) => {
+                self.connector.dial(endpoint).await.map(|line| Box::new(line) as Box<dyn Line>)
+            }
+            Backend::Other(endpoint, over) => self.connector.line(endpoint, *over, target::is_allowed).await,
+        };
         line.map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied => target::not_allowed(),
-            _ => unreachable(&format!("dial tcp {endpoint}: {error}")),
+            _ => unreached(format_args!("dial tcp {}: {}", backend.endpoint(), Chain(&error))),
         })
     }
 
@@ -147,26 +181,43 @@ impl Proxy {
     async fn switch(
         &self,
         line: Box<dyn Line>,
-        asked: Request<Empty<Bytes>>,
+        asked: Request<Body>,
         request: ActionRequest,
-        to: &Endpoint,
+        links: &Links,
     ) -> Result<Respond, ApiError> {
         match streaming::http::upgrade(line, asked).await.map_err(|error| unreachable(&error))? {
             Upgrade::Switched(head, remote) => self.connector.join(request, head.headers, remote),
             Upgrade::Refused(refusal) if refusal.status().as_u16() < 400 => Err(ApiError::internal(format!(
-                "invalid upgrade response: status code {} from {to}",
-                refusal.status().as_u16()
+                "invalid upgrade response: status code {} from {}",
+                refusal.status().as_u16(),
+                links.backend
             ))),
             Upgrade::Refused(refusal) => {
-                let (head, text) = refusal.into_parts();
-                let mut response = Response::new(body::full(text));
-                *response.status_mut() = head.status;
-                if let Some(kind) = head.headers.get(header::CONTENT_TYPE) {
-                    response.headers_mut().insert(header::CONTENT_TYPE, kind.clone());
-                }
-                Ok(Respond::Raw(response))
+                Ok(Respond::Raw(upgrade::refused(refusal, |headers| route::back(headers, links))))
             }
         }
+    }
+
+    /// A page's links lead through the proxy; everything else is passed on as it comes.
+    async fn with_links(&self, response: Response<Body>, links: &Links) -> Result<Response<Body>, ApiError> {
+        let Some(packed) = page_form(response.headers()) else { return Ok(response) };
+        let (mut head, body) = response.into_parts();
+        let page = match whole(body).await.map_err(|error| unreachable(&*error))? {
+            Ok(page) => page,
+            Err(too_big) => return Ok(Response::from_parts(head, too_big)),
+        };
+        let (read, links) = (page.clone(), links.clone());
+        let rewriting = move || rewritten(&read, packed, &links);
+        let done = self.pages.run("rewrite a page", REWRITING, rewriting).await;
+        let Some(made) = done.unwrap_or_else(|error| {
+            warn!(error = &error as &dyn Error, "the links of a page stay as they are");
+            None
+        }) else {
+            return Ok(Response::from_parts(head, body::full(page)));
+        };
+        head.headers.remove(header::CONTENT_ENCODING);
+        head.headers.remove(header::CONTENT_LENGTH);
+        Ok(Response::from_parts(head, body::full(made)))
     }
 }
 
@@ -219,26 +270,18 @@ fn moved(location: &str) -> Result<Respond, ApiError> {
     Ok(Respond::Raw(response))
 }
 
-fn unreachable(why: &dyn std::fmt::Display) -> ApiError {
+fn unreachable(error: &(dyn Error + 'static)) -> ApiError {
+    unreached(format_args!("{}", Chain(error)))
+}
+
+fn unreached(why: std::fmt::Arguments<'_>) -> ApiError {
     ApiError::service_unavailable(format!("error trying to reach service: {why}"))
 }
 
-/// A page's links lead through the proxy; everything else is passed on as it comes.
-async fn with_links(response: Response<Body>, links: &Links<'_>) -> Result<Response<Body>, ApiError> {
-    let Some(packed) = page_form(response.headers()) else { return Ok(response) };
-    let (mut head, body) = response.into_parts();
-    let page = match whole(body).await.map_err(|error| unreachable(&error))? {
-        Ok(page) => page,
-        Err(too_big) => return Ok(Response::from_parts(head, too_big)),
-    };
-    let page = match packed.then(|| unpacked(&page)) {
-        None => page.to_vec(),
-        Some(Some(unpacked)) => unpacked,
-        Some(None) => return Ok(Response::from_parts(head, body::full(page))),
-    };
-    head.headers.remove(header::CONTENT_ENCODING);
-    head.headers.remove(header::CONTENT_LENGTH);
-    Ok(Response::from_parts(head, body::full(page::with_links(&page, |link| links.rewrite(link)))))
+/// `None`: its links stay as they are.
+fn rewritten(page: &[u8], packed: bool, links: &Links) -> Option<Vec<u8>> {
+    let unpacked = if packed { Cow::Owned(unpacked(page)?) } else { Cow::Borrowed(page) };
+    page::with_links(&unpacked, MAX_REWRITTEN, |link| links.rewrite(link))
 }
 
 /// Whether a page is compressed. `None`: it is none whose links can be seen.
@@ -272,7 +315,7 @@ async fn whole(mut body: Body) -> Result<Result<Bytes, Body>, body::BoxError> {
 fn unpacked(page: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let most = u64::try_from(MAX_PAGE).unwrap_or(u64::MAX);
-    let read = flate2::read::GzDecoder::new(page).take(most + 1).read_to_end(&mut out).ok()?;
+    let read = flate2::read::MultiGzDecoder::new(page).take(most + 1).read_to_end(&mut out).ok()?;
     (read <= MAX_PAGE).then_some(out)
 }
 

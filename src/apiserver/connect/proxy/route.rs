@@ -77,6 +77,14 @@ fn with_query(path: &str, query: Option<&str>) -> String {
     }
 }
 
+/// A request that asks for another protocol: the header says so to whom the connection goes (RFC 9110, 7.8).
+pub(in crate::connect) fn is_upgrade(headers: &HeaderMap) -> bool {
+    let options = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let mut options = options.flat_map(|value| value.split(','));
+    headers.contains_key(header::UPGRADE)
+        && options.any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
+}
+
 /// What the other side is told: what the caller said, less what concerns only the API server, and where he came from.
 pub(super) fn onwards(headers: &HeaderMap, uri: &Uri, route: &Route, caller: Option<IpAddr>) -> HeaderMap {
     let mut told = headers.clone();
@@ -94,6 +102,13 @@ pub(super) fn onwards(headers: &HeaderMap, uri: &Uri, route: &Route, caller: Opt
         if let Some(others) = HeaderValue::from_str(&others.join(", ")).ok().filter(|it| !it.is_empty()) {
             told.insert(header::SEC_WEBSOCKET_PROTOCOL, others);
         }
+    }
+    // HTTP/2 may cut them apart; HTTP/1.1 knows one line (RFC 9113, 8.2.3).
+    let cookies: Vec<&[u8]> = told.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+        && cookies.len() > 1
+    {
+        told.insert(header::COOKIE, joined);
     }
     // HTTP/2 says the host in the URI.
     if let Some(host) = uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
@@ -121,8 +136,16 @@ pub(super) fn upgrading(headers: &HeaderMap, mut told: HeaderMap) -> HeaderMap {
     told
 }
 
+/// As [`onwards`], with a body whose length nobody knows: hyper leaves out a GET's which does not say that it has one.
+pub(super) fn chunked(mut told: HeaderMap) -> HeaderMap {
+    if !told.contains_key(header::CONTENT_LENGTH) {
+        told.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    told
+}
+
 /// The answer's headers, as the caller gets them.
-pub(super) fn back(headers: &mut HeaderMap, links: &Links<'_>) {
+pub(super) fn back(headers: &mut HeaderMap, links: &Links) {
     remove_hops(headers);
     for name in CORS {
         headers.remove(name);
@@ -134,7 +157,7 @@ pub(super) fn back(headers: &mut HeaderMap, links: &Links<'_>) {
     }
 }
 
-fn remove_hops(headers: &mut HeaderMap) {
+pub(in crate::connect) fn remove_hops(headers: &mut HeaderMap) {
     let named = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named: Vec<HeaderName> =
         named.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
@@ -144,16 +167,16 @@ fn remove_hops(headers: &mut HeaderMap) {
 }
 
 /// Where links of an answer lead that are meant for its own host.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Links<'a> {
-    pub(super) prefix: &'a str,
+#[derive(Clone, Debug)]
+pub(super) struct Links {
+    pub(super) prefix: String,
     /// The other side, as it was dialed.
-    pub(super) backend: &'a str,
+    pub(super) backend: String,
     /// The host that the caller asked.
-    pub(super) asked: &'a str,
+    pub(super) asked: String,
 }
 
-impl Links<'_> {
+impl Links {
     /// A link to the other side's own root leads through the proxy; what is relative, or somebody else's, stays.
     pub(super) fn rewrite(&self, link: &str) -> String {
         let (scheme, after) = match link.split_once("//") {
@@ -171,9 +194,9 @@ impl Links<'_> {
         let front =
             if !host.is_empty() && host == self.asked { format!("{scheme}//{host}") } else { String::new() };
         let within = path
-            .strip_prefix(self.prefix)
+            .strip_prefix(self.prefix.as_str())
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
-        let prefix = if within { "" } else { self.prefix };
+        let prefix = if within { "" } else { &self.prefix };
         format!("{front}{prefix}{path}")
     }
 }
@@ -185,6 +208,8 @@ fn is_scheme(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const PREFIX: &str = "/api/v1/namespaces/d/pods/web:80/proxy";
@@ -248,8 +273,40 @@ mod tests {
     }
 
     #[test]
+    fn an_upgrade_is_what_both_headers_say() {
+        for (upgrade, connection, is) in [
+            ("x", "Upgrade", true),
+            ("x", "keep-alive, upgrade", true),
+            ("x", "keep-alive", false),
+            ("x", "upgrades", false),
+            ("", "upgrade", false),
+        ] {
+            let mut said = headers(&[("connection", connection)]);
+            if !upgrade.is_empty() {
+                said.insert("upgrade", HeaderValue::from_static(upgrade));
+            }
+            assert_eq!(is_upgrade(&said), is, "{upgrade} {connection}");
+        }
+        assert!(!is_upgrade(&headers(&[("upgrade", "x")])));
+    }
+
+    #[test]
+    fn cookies_that_came_apart_go_on_in_one_line() {
+        let sent = headers(&[("cookie", "a=1"), ("cookie", "b=2; c=3"), ("cookie", "d=4")]);
+        let told = onwards(&sent, &Uri::from_static("/x"), &Route::of("/x", 0), None);
+        let cookies: Vec<_> = told.get_all("cookie").iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3; d=4"]);
+        let told = onwards(&headers(&[]), &Uri::from_static("/x"), &Route::of("/x", 0), None);
+        assert!(!told.contains_key("cookie"));
+    }
+
+    fn links() -> Links {
+        Links { prefix: PREFIX.into(), backend: "10.0.0.7:80".into(), asked: "api:6443".into() }
+    }
+
+    #[test]
     fn links_of_the_other_side_lead_through_the_proxy() {
-        let links = Links { prefix: PREFIX, backend: "10.0.0.7:80", asked: "api:6443" };
+        let links = links();
         for (link, rewritten) in [
             ("/a?b#c", format!("{PREFIX}/a?b#c")),
             ("http://10.0.0.7:80/a", format!("{PREFIX}/a")),
@@ -273,5 +330,30 @@ mod tests {
         ]);
         back(&mut answered, &links);
         assert_eq!(shown(&answered), [format!("location: {PREFIX}/login"), "x-own: 1".into()]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_route_is_its_path_cut_in_two(path in "(/|[a-z%.:?]|\\PC){0,30}", rest in 0..8_usize) {
+            let route = Route::of(&path, rest);
+            prop_assert!(route.prefix.starts_with('/'));
+            prop_assert!(route.path.is_empty() || route.path.starts_with('/'));
+            let words = |text: &str| text.trim_matches('/').to_owned();
+            let prefix = if route.prefix == "/" { "" } else { &route.prefix };
+            let both = words(&format!("{prefix}{}", route.path));
+            prop_assert_eq!(both, words(&path));
+            prop_assert!(route.target(Some("a=b")).ends_with("?a=b"));
+        }
+
+        #[test]
+        fn a_link_that_leads_through_the_proxy_stays(
+            link in "(https?:|ftp:)?(//|/)?(api:6443|10\\.0\\.0\\.7:80|\\PC{0,4})?([/?#a-z:]|\\PC){0,10}",
+        ) {
+            let once = links().rewrite(&link);
+            prop_assert_eq!(links().rewrite(&once), once.clone());
+            prop_assert!(once == link || once.contains(PREFIX));
+        }
     }
 }

@@ -47,7 +47,9 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Whether a connection may be made on a user's behalf: never to this machine itself, or to its link alone.
+/// Whether a connection may be made on a user's behalf: not to loopback, link-local, multicast and unspecified addresses
+/// (upstream's `IsProxyableIP`). This machine's other addresses are as good as anybody's: they are those of the pods and
+/// the kubelet on it.
 pub(super) fn is_allowed(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     let link_local = match ip {
@@ -129,6 +131,7 @@ pub(super) fn no_endpoints(asked: &str) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -150,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_reached_at_its_address_and_never_at_this_machines_own() {
+    fn a_pod_is_reached_at_its_address_unless_that_is_loopback_or_of_the_link() {
         let pod = |ip: &str| {
             json!({
                 "spec": {"containers": [{"name": "a"}, {"name": "b", "ports": [{"containerPort": 8080}]}]},
@@ -193,5 +196,21 @@ mod tests {
         assert_eq!(shown, ["10.0.0.7:8080 a"]);
         assert!(candidates(&endpoints, "d", "").is_empty());
         assert!(has_address(&json!({"status": {"podIPs": [{"ip": "10.0.0.7"}]}}), "10.0.0.7"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_asked_for_is_said_with_the_same_words(text in "(https?|[a-z]{0,3}|\\PC{0,3})(:[a-z0-9]{0,3}|:\\PC{0,3}){0,3}") {
+            if let Ok(asked) = Asked::parse("pod", &text) {
+                let Asked { https, name, port } = asked;
+                let schemes: &[&str] = if https { &["https:"] } else { &["", ":", "http:"] };
+                let said = |scheme: &&str| text == format!("{scheme}{name}:{port}") || text == format!("{scheme}{name}");
+                prop_assert!(!name.is_empty() && !name.contains(':') && !port.contains(':'));
+                prop_assert!(schemes.iter().any(said), "{:?}", asked);
+                prop_assert_eq!(asked.number().is_ok(), port.is_empty() || port.parse::<u16>().is_ok());
+            }
+        }
     }
 }

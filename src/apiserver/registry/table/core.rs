@@ -13,8 +13,9 @@ use crate::registry::strategy::{
 use crate::registry::{Field, Resource, Scope, Verbs, Virtual};
 
 const EXEC_VERBS: Verbs = Verbs::CREATE.and(Verbs::GET);
+/// With HEAD, which is a `get`.
 const PROXY_VERBS: Verbs =
-    Verbs::CREATE.and(Verbs::DELETE).and(Verbs::GET).and(Verbs::PATCH).and(Verbs::UPDATE);
+    Verbs::CREATE.and(Verbs::DELETE).and(Verbs::GET).and(Verbs::OPTIONS).and(Verbs::PATCH).and(Verbs::UPDATE);
 
 pub(super) fn rows(cluster: &Cluster, actions: &Actions) -> Vec<Resource> {
     let mut rows = vec![namespaces(), node_row(actions), pod_row(actions), service_row(cluster, actions)];

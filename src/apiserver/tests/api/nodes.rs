@@ -84,16 +84,27 @@ async fn with_a_node() -> Socket {
 
 /// The head of the answer to an upgrade, and the connection behind it.
 async fn upgraded(socket: &Socket, path: &str, headers: &str) -> (String, TlsStream<TcpStream>) {
+    asked(socket, "GET", path, &format!("connection: Upgrade\r\n{headers}")).await
+}
+
+/// The head of an answer, and the connection behind it.
+async fn asked(socket: &Socket, method: &str, path: &str, headers: &str) -> (String, TlsStream<TcpStream>) {
     let mut stream = socket.dial("http/1.1").await;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: api\r\nauthorization: Bearer me\r\nconnection: Upgrade\r\n{headers}\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.unwrap());
-    }
-    (String::from_utf8(head).unwrap(), stream)
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nhost: api\r\nauthorization: Bearer me\r\n{headers}\r\n");
+    let head = in_time(async {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        head
+    });
+    (String::from_utf8(head.await).unwrap(), stream)
+}
+
+async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), work).await.expect("it hangs")
 }
 
 #[tokio::test]
@@ -117,12 +128,18 @@ async fn a_log_comes_in_messages_to_who_asks_for_a_websocket() {
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         assert!(head.contains(&offer), "{head}");
         let mut seen = vec![0; frames.len()];
-        stream.read_exact(&mut seen).await.unwrap();
+        in_time(stream.read_exact(&mut seen)).await.unwrap();
         assert_eq!(seen, frames, "{protocol}");
     }
     let offer = asks("sec-websocket-protocol: other\r\n");
-    let (head, _) = upgraded(&socket, "/api/v1/namespaces/a/pods/web/log", &offer).await;
-    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    // No kubelet is asked for who could not understand it, not even one that nobody knows.
+    let spec = json!({"nodeName": "n2", "containers": [{"name": "c", "image": "busybox:1"}]});
+    let lost = json!({"metadata": {"name": "lost"}, "spec": spec});
+    socket.host.create("/api/v1/namespaces/a/pods", lost).await;
+    for pod in ["web", "lost"] {
+        let (head, _) = upgraded(&socket, &format!("/api/v1/namespaces/a/pods/{pod}/log"), &offer).await;
+        assert!(head.starts_with("HTTP/1.1 400 "), "{pod}: {head}");
+    }
 }
 
 #[tokio::test]
@@ -145,8 +162,45 @@ async fn a_proxied_connection_that_switches_protocols_is_one_from_then_on() {
     let socket = with_a_node().await;
     let (head, mut stream) = upgraded(&socket, "/api/v1/nodes/n1/proxy/x", "upgrade: echo\r\n").await;
     assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("upgrade: echo\r\n"), "{head}");
-    stream.write_all(b"ping").await.unwrap();
+    in_time(stream.write_all(b"ping")).await.unwrap();
     let mut back = [0; 4];
-    stream.read_exact(&mut back).await.unwrap();
+    in_time(stream.read_exact(&mut back)).await.unwrap();
     assert_eq!(&back, b"ping");
+}
+
+#[tokio::test]
+async fn what_a_proxied_request_accepts_is_the_other_sides_to_judge() {
+    let socket = with_a_node().await;
+    for (method, path, headers, code) in [
+        ("GET", "/api/v1/nodes/n1/proxy/events", "accept: text/event-stream\r\n", 200),
+        ("GET", "/api/v1/nodes/n1/proxy/", "accept: text/html\r\n", 200),
+        ("GET", "/api/v1/nodes/n1/proxy/?includeObject=x", "", 200),
+        ("OPTIONS", "/api/v1/nodes/n1/proxy/", "", 200),
+        ("HEAD", "/api/v1/nodes/n1/proxy/x", "", 200),
+        ("TRACE", "/api/v1/nodes/n1/proxy/x", "", 405),
+        ("OPTIONS", "/api/v1/nodes/n1", "", 405),
+        ("OPTIONS", "/api/v1/namespaces/a/pods/web/exec", "", 405),
+        ("GET", "/api/v1/namespaces/a/pods/web/log", "accept: text/html\r\n", 406),
+        ("GET", "/api/v1/nodes/n1", "accept: text/html\r\n", 406),
+    ] {
+        let (head, mut stream) = asked(&socket, method, path, headers).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {code} ")), "{method} {path}: {head}");
+        if code == 200 && method != "HEAD" {
+            let said = format!("{method} {} false", path.strip_prefix("/api/v1/nodes/n1/proxy").unwrap());
+            let mut seen = vec![0; said.len()];
+            in_time(stream.read_exact(&mut seen)).await.unwrap();
+            assert_eq!(String::from_utf8(seen).unwrap(), said);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_without_its_connection_option_is_a_request_like_any_other() {
+    let socket = with_a_node().await;
+    let headers = "upgrade: x\r\ncontent-length: 5\r\n\r\nhello";
+    let (head, _stream) = asked(&socket, "POST", "/api/v1/nodes/n1/proxy/x", headers).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let headers = "upgrade: websocket\r\n";
+    let (head, _stream) = asked(&socket, "GET", "/api/v1/namespaces/a/pods/web/log", headers).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
 }

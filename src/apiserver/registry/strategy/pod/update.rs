@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use api::names;
+use api::{constants::annotation::CONFIG_MIRROR as MIRROR, names};
 use serde_json::Value;
 
 use super::scheduling;
@@ -10,7 +10,6 @@ use crate::registry::strategy::at::At;
 use crate::registry::strategy::fill;
 use crate::registry::strategy::findings::{Findings, IMMUTABLE};
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,\
     `spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
     `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";

@@ -1,6 +1,6 @@
 //! Validation of a pod and of a pod template. The words are those of upstream's `pkg/apis/core/validation`.
 
-use api::names;
+use api::{constants::annotation::CONFIG_MIRROR as MIRROR, names};
 
 use super::containers::{self, Surroundings};
 use super::{probes, scheduling, security, volumes};
@@ -8,7 +8,6 @@ use crate::registry::strategy::at::At;
 use crate::registry::strategy::findings::Findings;
 use crate::registry::strategy::meta;
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
 /// What Linux takes (`HOST_NAME_MAX`).
 const MAX_KERNEL_HOSTNAME: usize = 64;
 

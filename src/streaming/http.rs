@@ -28,9 +28,9 @@ use tokio::{
 const MAX_REFUSAL: usize = 50_000;
 /// For the answer to an upgrade: who can switch does so at once. From the end of the request on.
 const SWITCH: Duration = Duration::from_secs(30);
-/// For the head of any other answer, which the body may follow as slowly as it likes: as long as the API server's own
-/// answers may take. From the end of the request on.
-const ANSWER: Duration = Duration::from_secs(60);
+/// For the head of any other answer, which the body may follow as slowly as it likes. Upstream's proxies wait for ever; no
+/// long poll takes so long. From the end of the request on.
+const ANSWER: Duration = Duration::from_secs(600);
 
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {

@@ -37,39 +37,14 @@ pub(crate) enum Next {
 /// # Errors
 /// Why this machine is not a member now; nothing was written then.
 pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> {
-    let (paths, again) = (Paths::of(&config.state_dir), asked.common.repeated());
+    let paths = Paths::of(&config.state_dir);
     let name = match &asked.node_name {
         Some(name) => name.clone(),
         None => identity::node_name(config)?,
     };
     let standing = Standing::of(member(&paths)?, &name, asked, Timestamp::now());
-    match &standing {
-        Standing::New => {}
-        Standing::Same => {
-            if let Some(ip) = asked.node_ip.filter(|ip| config.node.ip != Some(*ip)) {
-                bail!(
-                    "this machine is node {name} of {} already, and keeps its address; to make it {ip}, set node.ip in its \
-                     configuration and start the agent again",
-                    asked.server
-                );
-            }
-            println!("this machine is node {name} of {} already; nothing was changed", asked.server);
-            return start(asked, config, false);
-        }
-        Standing::Expired { node, not_after } => {
-            println!("the certificate of node {node} expired at {not_after}: joining again");
-        }
-        Standing::Remade { node } => bail!(
-            "this machine is node {node:?} of a cluster at {} whose authority is none of those that --ca-cert-hash names: the \
-             hash is wrong, or the control plane was made anew; if so, `coracle reset --yes{again}` leaves the old cluster, then join \
-             again",
-            asked.server
-        ),
-        Standing::Other { node, server } => bail!(
-            "this machine is node {node:?} of {server} already; `coracle reset --yes{again}` leaves that cluster, then join {} as \
-             {name:?}",
-            asked.server
-        ),
+    if !joins(&standing, &name, asked, config)? {
+        return start(asked, config, false);
     }
     if let Some(ip) = asked.node_ip.or(config.node.ip)
         && (ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || !addresses::is_own(ip))
@@ -83,13 +58,6 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
     let runs = matches!(standing, Standing::Expired { .. }) && identity::agent_runs(config);
     if !asked.no_start && !person::machine_is_ready(config, person::Role::Node, !runs) {
         return Ok(Next::Mend);
-    }
-    if config.state_dir.join("store").exists() {
-        bail!(
-            "this machine runs a control plane of its own ({} is there); `coracle reset --yes{again}` removes it, or give the node \
-             another stateDir",
-            config.state_dir.join("store").display()
-        );
     }
     let scope = Scope::root("join");
     let cluster = join::discover(&asked.server, &asked.token, &asked.ca_cert_hash, &scope).await?;
@@ -116,6 +84,51 @@ pub(crate) async fn join(asked: &Join, config: &Config) -> anyhow::Result<Next> 
     );
     scope.close(Duration::from_secs(1)).await;
     start(asked, config, true)
+}
+
+/// Whether there is something to join, for a machine that stands so.
+///
+/// # Errors
+/// When it is something else already.
+fn joins(standing: &Standing, name: &str, asked: &Join, config: &Config) -> anyhow::Result<bool> {
+    let again = asked.common.repeated();
+    match standing {
+        Standing::New => {}
+        Standing::Same => {
+            if let Some(ip) = asked.node_ip.filter(|ip| config.node.ip != Some(*ip)) {
+                bail!(
+                    "this machine is node {name} of {} already, and keeps its address; to make it {ip}, set node.ip in its \
+                     configuration and start the agent again",
+                    asked.server
+                );
+            }
+            println!("this machine is node {name} of {} already; nothing was changed", asked.server);
+            return Ok(false);
+        }
+        Standing::Expired { node, not_after } => {
+            println!("the certificate of node {node} expired at {not_after}: joining again");
+        }
+        Standing::Remade { node } => bail!(
+            "this machine is node {node:?} of a cluster at {} whose authority is none of those that --ca-cert-hash names: the \
+             hash is wrong, or the control plane was made anew; if so, `coracle reset --yes{again}` leaves the old cluster, \
+             then join again",
+            asked.server
+        ),
+        Standing::Other { node, server } => bail!(
+            "this machine is node {node:?} of {server} already; `coracle reset --yes{again}` leaves that cluster, then join {} \
+             as {name:?}",
+            asked.server
+        ),
+    }
+    let store = config.state_dir.join("store");
+    if store.exists() {
+        bail!(
+            "this machine runs a control plane of its own ({} is there); `coracle reset --yes{again}` removes it, or give the \
+             node another stateDir",
+            store.display()
+        );
+    }
+    Ok(true)
 }
 
 /// Whether the service manager has this unit of ours.

@@ -139,8 +139,8 @@ impl Connection {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
-        // In one write. systemd leaves a call that it reads together with "BEGIN" until something else comes, so that
-        // must have been read before the first call; that it answers says so.
+        // In one write, as systemd's own client does: its answer says that it has read "BEGIN". systemd 252 was seen not to
+        // answer a call that could reach it together with that.
         stream.write_all(format!("{}BEGIN\r\n", dbus::greeting()).as_bytes())?;
         let line = read_line(&mut stream)?;
         if !line.starts_with("OK ") {

@@ -113,8 +113,12 @@ impl Store {
 }
 
 impl Measured {
+    pub(crate) fn build(&self) -> Build {
+        Build { commit: self.commit.clone(), fingerprint: self.fingerprint.clone() }
+    }
+
     /// A commit names one state of the sources only where they were not changed.
-    fn is_of(&self, build: &Build) -> bool {
+    pub(crate) fn is_of(&self, build: &Build) -> bool {
         let same_binary = !self.fingerprint.is_empty() && self.fingerprint == build.fingerprint;
         same_binary || self.commit == build.commit && !build.commit.contains(' ')
     }

@@ -40,7 +40,10 @@ pub(crate) struct Column {
     pub(crate) not_run: Vec<String>,
     pub(crate) commit: String,
     pub(crate) date: String,
-    /// Those that were measured at another commit than `commit`, and at which.
+    /// Of the programs that were measured; an equal one is the same build, whatever its commit.
+    #[serde(default)]
+    pub(crate) fingerprint: String,
+    /// Those that were measured of another build, and at which commit.
     pub(crate) older: BTreeMap<String, When>,
 }
 
@@ -96,9 +99,10 @@ impl Column {
         if let Some(latest) = latest {
             column.commit.clone_from(&latest.commit);
             column.date.clone_from(&latest.date);
+            column.fingerprint.clone_from(&latest.fingerprint);
         }
         for (name, measured) in known {
-            if measured.commit != column.commit {
+            if latest.is_some_and(|latest| !measured.is_of(&latest.build())) {
                 let when = When { commit: measured.commit.clone(), date: measured.date.clone() };
                 column.older.insert(name.clone(), when);
             }
@@ -142,14 +146,17 @@ impl Column {
                     Outcome::Passed
                 };
                 let latest = When { commit: self.commit.clone(), date: self.date.clone() };
-                let When { commit, date } = self.older.get(name).cloned().unwrap_or(latest);
+                let (When { commit, date }, fingerprint) = match self.older.get(name) {
+                    Some(when) => (when.clone(), String::new()),
+                    None => (latest, self.fingerprint.clone()),
+                };
                 let measured = Measured {
                     outcome,
                     message: self.reasons.get(name).cloned().unwrap_or_default(),
                     seconds: 0.0,
                     commit,
                     date,
-                    fingerprint: String::new(),
+                    fingerprint,
                     flaky: has(&self.flaky, name),
                 };
                 (name.clone(), measured)
@@ -237,7 +244,7 @@ pub(crate) mod tests {
         let mut store = Store::default();
         for (name, outcome, commit) in outcomes {
             let ended = Ended { outcome: *outcome, message: "first\nsecond".into(), seconds: 1.0 };
-            let build = Build { commit: commit.to_string(), fingerprint: String::new() };
+            let build = Build { commit: commit.to_string(), fingerprint: format!("of {commit}") };
             store.keep(name, &ended, &build, if *commit == "old" { "2026-01-30" } else { "2026-01-31" });
         }
         store

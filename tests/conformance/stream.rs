@@ -2,15 +2,16 @@
 //! (`--progress-report-url`) tell only of its start and its end in 1.36.
 #![deny(clippy::disallowed_methods)]
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, iter};
 
 use crate::measured::Outcome;
 
 /// A spec that has ended; one that failed is told of again when its message is there.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Event {
     pub(crate) name: String,
     pub(crate) outcome: Outcome,
+    pub(crate) seconds: f64,
     /// The first line of why it failed; empty at first.
     pub(crate) message: String,
 }
@@ -21,10 +22,10 @@ pub(crate) struct Stream<'a> {
     names: &'a BTreeSet<String>,
     /// The last one that was named: where specs run one after another, the one that runs.
     current: Option<&'a String>,
-    /// How one ended whose name may be on the next line.
-    pending: Option<Outcome>,
+    /// How one ended whose name may be on the next line, and after how many seconds.
+    pending: Option<(Outcome, f64)>,
     /// One that failed and whose message may follow.
-    failed: Option<String>,
+    failed: Option<Event>,
     /// A line that has not come to its end.
     rest: Vec<u8>,
 }
@@ -50,17 +51,17 @@ impl<'a> Stream<'a> {
         if named.is_some() {
             self.current = named;
         }
-        let outcome = self.pending.take();
+        let ended = self.pending.take();
         self.pending = header(line);
-        if let Some(outcome) = outcome {
-            let name = named.or(self.current)?.clone();
-            self.failed = (outcome == Outcome::Failed).then(|| name.clone());
-            return Some(Event { name, outcome, message: String::new() });
+        if let Some((outcome, seconds)) = ended {
+            let event =
+                Event { name: named.or(self.current)?.clone(), outcome, seconds, message: String::new() };
+            self.failed = (outcome == Outcome::Failed).then(|| event.clone());
+            return Some(event);
         }
         // The timeline before it has `[FAILED] in [It] - FILE:LINE`.
         let message = line.strip_prefix("  [FAILED] ").filter(|message| !message.starts_with("in ["))?;
-        let name = self.failed.take()?;
-        Some(Event { name, outcome: Outcome::Failed, message: message.to_string() })
+        Some(Event { message: message.to_string(), ..self.failed.take()? })
     }
 
     /// A name at the start of a line, with its labels behind it.
@@ -77,17 +78,20 @@ impl<'a> Stream<'a> {
 }
 
 /// `• [1.2 seconds]`, `• [FAILED] [1.2 seconds]`, `S [SKIPPED] [0.1 seconds]`: the first line of what is told of a spec.
-fn header(line: &str) -> Option<Outcome> {
+fn header(line: &str) -> Option<(Outcome, f64)> {
     let (mark, rest) = line.split_once(" [")?;
-    let word = rest.split(']').next()?;
-    match (mark, word) {
-        ("S", "SKIPPED") => Some(Outcome::Skipped),
+    let mut words = rest.split(" [").map(|word| word.trim_end_matches(']'));
+    let word = words.next()?;
+    let outcome = match (mark, word) {
+        ("S", "SKIPPED") => Outcome::Skipped,
         // It was asked to end: nothing is known of it.
-        ("•", "INTERRUPTED" | "ABORTED") => None,
-        ("•", word) if word.ends_with(" seconds") => Some(Outcome::Passed),
-        ("•", _) => Some(Outcome::Failed),
-        _ => None,
-    }
+        ("•", "INTERRUPTED" | "ABORTED") => return None,
+        ("•", word) if word.ends_with(" seconds") => Outcome::Passed,
+        ("•", _) => Outcome::Failed,
+        _ => return None,
+    };
+    let seconds = iter::once(word).chain(words).find_map(|word| word.strip_suffix(" seconds")?.parse().ok());
+    Some((outcome, seconds.unwrap_or_default()))
 }
 
 /// Where a failure was is marked in the middle of the name.
@@ -122,11 +126,13 @@ mod tests {
             .into()
     }
 
-    fn events(chunks: &[&str]) -> Vec<(String, Outcome)> {
+    fn events(chunks: &[&str]) -> Vec<(String, Outcome, f64)> {
         let names = names();
         let mut stream = Stream::of(&names);
         let told = chunks.iter().flat_map(|chunk| stream.on(chunk.as_bytes()));
-        told.filter(|event| event.message.is_empty()).map(|event| (event.name, event.outcome)).collect()
+        told.filter(|event| event.message.is_empty())
+            .map(|event| (event.name, event.outcome, event.seconds))
+            .collect()
     }
 
     #[test]
@@ -136,9 +142,9 @@ mod tests {
                    • [FAILED] [301.0 seconds]\n[sig-apps] Jobs [It] stop [sig-apps]\n/x.go:2\n\
                    S [SKIPPED] [0.1 seconds]\n[sig-node] Pods [BeforeEach] run [sig-node]\n";
         let expected = [
-            ("[sig-node] Pods run [Conformance]".to_string(), Outcome::Passed),
-            ("[sig-apps] Jobs stop".to_string(), Outcome::Failed),
-            ("[sig-node] Pods run".to_string(), Outcome::Skipped),
+            ("[sig-node] Pods run [Conformance]".to_string(), Outcome::Passed, 1.234),
+            ("[sig-apps] Jobs stop".to_string(), Outcome::Failed, 301.0),
+            ("[sig-node] Pods run".to_string(), Outcome::Skipped, 0.1),
         ];
         assert_eq!(events(&[log]), expected);
         // However the log is cut.
@@ -150,14 +156,14 @@ mod tests {
     fn alone_a_spec_is_named_before_it_runs() {
         let log = "------------------------------\n[sig-apps] Jobs stop [sig-apps]\n/x.go:2\n  STEP: x\n• [1.2 seconds]\n\
                    ------------------------------\n";
-        assert_eq!(events(&[log]), [("[sig-apps] Jobs stop".to_string(), Outcome::Passed)]);
+        assert_eq!(events(&[log]), [("[sig-apps] Jobs stop".to_string(), Outcome::Passed, 1.2)]);
     }
 
     #[test]
     fn what_was_cut_short_or_is_of_the_suite_itself_is_no_spec() {
         let log = "• [INTERRUPTED] [1.2 seconds]\n[sig-apps] Jobs [It] stop\n[SynchronizedBeforeSuite] PASSED [0.5 seconds]\n\
                    [SynchronizedBeforeSuite]\n• [PANICKED!] [1 seconds]\nTOP-LEVEL [AfterEach] [sig-apps] Jobs stop [sig-apps]\n";
-        assert_eq!(events(&[log]), [("[sig-apps] Jobs stop".to_string(), Outcome::Failed)]);
+        assert_eq!(events(&[log]), [("[sig-apps] Jobs stop".to_string(), Outcome::Failed, 1.0)]);
     }
 
     #[test]
@@ -169,6 +175,7 @@ mod tests {
         let expected = ["", "no such job"].map(|message| Event {
             name: "[sig-apps] Jobs stop".into(),
             outcome: Outcome::Failed,
+            seconds: 3.0,
             message: message.into(),
         });
         assert_eq!(told, expected);

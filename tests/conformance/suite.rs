@@ -234,12 +234,12 @@ impl Running<'_> {
         keep: &mut dyn FnMut(&str, Ended) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         self.heard = Instant::now();
-        let Event { name, outcome, message } = event;
+        let Event { name, outcome, seconds, message } = event;
         if outcome == Outcome::Failed && !self.done.contains(&name) {
             self.failed += 1;
             progress(&format!("FAILED {name}"));
         }
-        keep(&name, Ended { outcome, message, seconds: 0.0 })?;
+        keep(&name, Ended { outcome, message, seconds })?;
         self.done.insert(name);
         Ok(())
     }

@@ -13,7 +13,6 @@ mod floor;
 #[expect(dead_code, reason = "the system tests ask more of a host")]
 mod hosts;
 mod inside;
-mod interrupt;
 mod machine;
 mod memory;
 mod network;
@@ -33,6 +32,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use hosts::interrupt;
 use report::{
     render,
     results::{Measurement, Missing, Results},

@@ -1,26 +1,26 @@
-//! The files: what is known of each spec of a target, outside the and what of it is committed.
+//! What is known of each spec of a target: read from a file outside the repository and from what is committed, written
+//! to the one after every spec, and to the other at the end of a run.
 
 use std::{
-    collections::BTreeSet,
-    env, fs,
-    path::{Path, PathBuf},
+    collections::{BTreeMap, BTreeSet},
+    env,
+    fs::{self, File, TryLockError},
+    path::PathBuf,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::{
+    committed::{self, write_file},
     hosts::tool,
     identity,
-    measured::{Build, Ended, Outcome, Store},
-    ratchet::{self, limits},
-    render, repository,
-    results::{Column, Results},
-    spec::Suite,
+    measured::{Build, Ended, Measured, Outcome, Store},
+    ratchet::{self, Trouble},
+    render,
+    results::{Column, digest},
+    spec::in_a_suite,
     target::Target,
 };
-
-const HEAD: &str = "Every test of upstream's two suites that has ever passed with everything ours. Names are only added:\n\
-                    `make conformance` adds them, and a test compares this file with its whole history.";
 
 pub(crate) struct Book {
     pub(crate) target: Target,
@@ -30,51 +30,30 @@ pub(crate) struct Book {
     today: String,
     /// Debian's runtime is older than what the committed numbers are of: what is measured with it stays here.
     on_debians_runtime: bool,
-}
-
-fn committed(name: &str) -> PathBuf {
-    repository().join("tests/conformance").join(name)
-}
-
-fn read(path: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(path).with_context(|| path.display().to_string())
-}
-
-pub(crate) fn ci() -> anyhow::Result<BTreeSet<String>> {
-    Ok(ratchet::names(&read(&committed("ci.txt"))?))
-}
-
-pub(crate) fn passing() -> anyhow::Result<BTreeSet<String>> {
-    Ok(ratchet::names(&read(&committed("passing.txt"))?))
-}
-
-fn results() -> anyhow::Result<Results> {
-    serde_json::from_str(&read(&committed("results.json"))?).context("read results.json")
+    /// Held as long as this: two runs of one target would overwrite each other's file.
+    _lock: File,
 }
 
 impl Book {
     /// Goes on from what an earlier run wrote here, or from what was committed.
     pub(crate) fn open(target: Target, all: &BTreeSet<String>) -> anyhow::Result<Self> {
         let on_debians_runtime = env::var("RUNTIME").is_ok_and(|runtime| runtime == "debian");
-        let name =
-            if on_debians_runtime { format!("{target}-debian.json") } else { format!("{target}.json") };
-        let file = tool("CONFORMANCE_CACHE").join(name);
+        let name = if on_debians_runtime { format!("{target}-debian") } else { target.to_string() };
+        let cache = tool("CONFORMANCE_CACHE");
+        let lock = lock(&cache.join(format!("{name}.lock")), target)?;
+        let (build, file) = (identity::build(target)?, cache.join(format!("{name}.json")));
         let mut store = match fs::read_to_string(&file) {
             Ok(text) => serde_json::from_str(&text).with_context(|| file.display().to_string())?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Store::default(),
             Err(error) => return Err(error).with_context(|| file.display().to_string()),
         };
-        if let Some(column) = results()?.columns.get(target.name()).filter(|_| !on_debians_runtime) {
-            store.complete(column.measured(all));
+        let results = committed::results()?;
+        results.are_of(&digest(all))?;
+        if let Some(column) = results.columns.get(target.name()).filter(|_| !on_debians_runtime) {
+            store.complete(column.measured(all), &build);
         }
-        Ok(Self {
-            target,
-            build: identity::build(target)?,
-            store,
-            file,
-            today: identity::today(),
-            on_debians_runtime,
-        })
+        let today = identity::today();
+        Ok(Self { target, build, store, file, today, on_debians_runtime, _lock: lock })
     }
 
     pub(crate) fn keep(&mut self, name: &str, ended: &Ended) -> anyhow::Result<()> {
@@ -87,16 +66,22 @@ impl Book {
         self.write()
     }
 
-    /// Renamed into place: whoever is killed meanwhile leaves the old file.
     fn write(&self) -> anyhow::Result<()> {
-        let part = self.file.with_extension("part");
-        fs::write(&part, serde_json::to_string_pretty(&self.store)?).context("keep what is known")?;
-        fs::rename(&part, &self.file).context("keep what is known")
+        write_file(&self.file, &serde_json::to_string_pretty(&self.store)?)
     }
 
-    /// What to print at the end.
+    /// What to print of those that were asked for.
+    pub(crate) fn wanted(&self, wanted: &BTreeSet<String>) -> anyhow::Result<String> {
+        let (results, limits) = (committed::results()?, committed::limits()?);
+        let upstream =
+            results.columns.get(Target::Upstream.name()).filter(|_| self.target != Target::Upstream);
+        let measured = wanted.iter().map(|name| (name, self.of_this_build(name))).collect();
+        Ok(render::wanted(self.target, &measured, upstream, &limits))
+    }
+
+    /// What to print of all that is known of the target.
     pub(crate) fn summary(&self, all: &BTreeSet<String>) -> anyhow::Result<String> {
-        let (results, limits) = (results()?, limits(&read(&committed("limits.txt"))?));
+        let (results, limits) = (committed::results()?, committed::limits()?);
         let upstream = results.columns.get(Target::Upstream.name());
         Ok(render::summary(self.target, &Column::of(&self.store, all), upstream, &limits))
     }
@@ -106,74 +91,78 @@ impl Book {
         if self.on_debians_runtime {
             return Ok(());
         }
-        let mut results = results()?;
+        let _lock = committed::lock()?;
+        let mut results = committed::results()?;
+        results.are_of(&digest(all))?;
         results.put(self.target.name(), Column::of(&self.store, all));
-        let file = committed("results.json");
-        fs::write(&file, serde_json::to_string_pretty(&results)? + "\n").context("write results.json")?;
-        let limits = limits(&read(&committed("limits.txt"))?);
-        fs::write(committed("RESULTS.md"), render::page(&self::results()?, &limits))
-            .context("write RESULTS.md")?;
+        committed::write_results(&results)?;
+        committed::write_page()?;
         if self.target == Target::Coracle {
-            let mut passing = passing()?;
-            passing.extend(all.iter().filter(|name| self.promises(name)).cloned());
-            fs::write(committed("passing.txt"), ratchet::file(HEAD, &passing))
-                .context("write passing.txt")?;
+            let mut passing = committed::passing()?;
+            passing.extend(self.promised(all)?);
+            committed::write_passing(&passing)?;
         }
         Ok(())
     }
 
-    /// What a flake does is no promise.
-    fn promises(&self, name: &str) -> bool {
-        let passed =
-            |name| self.store.0.get(name).is_some_and(|spec| spec.outcome == Outcome::Passed && !spec.flaky);
-        Suite::ALL.iter().any(|suite| suite.has(name)) && passed(name)
+    fn promised(&self, all: &BTreeSet<String>) -> anyhow::Result<BTreeSet<String>> {
+        let known: Vec<(&String, &Measured)> = all
+            .iter()
+            .filter(|name| in_a_suite(name))
+            .filter_map(|name| Some((name, self.store.0.get(name)?)))
+            .collect();
+        let commits: BTreeSet<&str> = known.iter().map(|(_, measured)| measured.commit.as_str()).collect();
+        let mut ours = BTreeSet::new();
+        for commit in commits {
+            if identity::is_behind_head(commit)? {
+                ours.insert(commit);
+            }
+        }
+        let promises = |measured: &Measured| {
+            measured.is_a_promise()
+                && (measured.fingerprint == self.build.fingerprint || ours.contains(measured.commit.as_str()))
+        };
+        Ok(known
+            .into_iter()
+            .filter(|(_, measured)| promises(measured))
+            .map(|(name, _)| name.clone())
+            .collect())
     }
 
-    /// Those that failed though neither upstream nor anybody else has an excuse.
-    pub(crate) fn failed(&self, wanted: &BTreeSet<String>) -> anyhow::Result<BTreeSet<String>> {
-        let limits = limits(&read(&committed("limits.txt"))?);
-        let failed =
-            |name: &&String| self.store.outcome(name) == Some(Outcome::Failed) && !limits.contains_key(*name);
-        Ok(wanted.iter().filter(failed).cloned().collect())
+    /// Those of what was wanted that are not as they have to be: at the gate, and where it was promised, passed.
+    pub(crate) fn bad(
+        &self,
+        wanted: &BTreeSet<String>,
+        gate: bool,
+    ) -> anyhow::Result<BTreeMap<String, Trouble>> {
+        let must_pass = match self.target {
+            Target::Coracle if gate => wanted.clone(),
+            Target::Coracle => committed::passing()?,
+            _ => BTreeSet::new(),
+        };
+        let limits = committed::limits()?;
+        let trouble = |name: &String| {
+            ratchet::trouble(self.outcome(name), must_pass.contains(name), limits.contains_key(name))
+        };
+        Ok(wanted.iter().filter_map(|name| Some((name.clone(), trouble(name)?))).collect())
+    }
+
+    fn outcome(&self, name: &str) -> Option<Outcome> {
+        self.of_this_build(name).map(|measured| measured.outcome)
+    }
+
+    fn of_this_build(&self, name: &str) -> Option<&Measured> {
+        self.store.0.get(name).filter(|measured| measured.is_of(&self.build))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    use super::*;
-
-    #[test]
-    fn no_name_ever_leaves_passing_txt() {
-        let output = Command::new("git")
-            .current_dir(committed(""))
-            .args(["log", "--format=commit %h", "-p", "--unified=0", "--", "passing.txt"])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "git log: {}", String::from_utf8_lossy(&output.stderr));
-        let lost = ratchet::lost(&String::from_utf8(output.stdout).unwrap(), &passing().unwrap());
-        assert!(
-            lost.is_empty(),
-            "tests/conformance/passing.txt has lost names; what passed once has to pass: {lost:#?}"
-        );
-    }
-
-    #[test]
-    fn what_ci_runs_is_some_of_what_passes() {
-        let (passing, ci) = (passing().unwrap(), ci().unwrap());
-        let strangers: Vec<_> = ci.difference(&passing).collect();
-        assert!(strangers.is_empty(), "in ci.txt and not in passing.txt: {strangers:#?}");
-    }
-
-    #[test]
-    fn a_limit_of_the_machine_is_one_of_upstreams_too() {
-        let results = results().unwrap();
-        let upstream = results.columns.get("upstream").cloned().unwrap_or_default();
-        for (name, cause) in limits(&read(&committed("limits.txt")).unwrap()) {
-            assert!(!cause.is_empty(), "limits.txt names no cause: {name}");
-            // Where upstream was not measured yet, nothing is known; where it was, it has to fail too.
-            assert_ne!(upstream.outcome(&name), Some(Outcome::Passed), "upstream passes it: {name}");
+fn lock(path: &std::path::Path, target: Target) -> anyhow::Result<File> {
+    let file = File::create(path).with_context(|| path.display().to_string())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another run of TARGET={target} is under way; it holds {}", path.display())
         }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
     }
 }

@@ -6,7 +6,7 @@
 //! ```
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
@@ -17,7 +17,9 @@ use std::{
 
 use crate::{
     hosts::{
-        Host, Link, Started, text, tool,
+        Host, Link, Started,
+        program::Dead,
+        text, tool,
         upstream::{CgroupRoot, ControlPlane, cgroup_root, kubeconfig, program},
     },
     progress, repository,
@@ -37,8 +39,8 @@ const REGISTRY: &str = "10.88.0.254:5000";
 
 /// Ends in the order of its fields: programs before the hosts that they run on, cgroups after what was in them.
 pub(crate) struct Cluster {
-    _programs: Vec<Started>,
-    _control_plane: Option<ControlPlane>,
+    programs: Vec<Started>,
+    control_plane: Option<ControlPlane>,
     b: Host,
     a: Host,
     _cgroups: Vec<CgroupRoot>,
@@ -63,12 +65,12 @@ impl Cluster {
             (Host::on(&link, "a", 1), b.join().unwrap())
         });
         let mut cluster =
-            Self { _programs: Vec::new(), _control_plane: None, b, a, _cgroups: Vec::new(), link };
+            Self { programs: Vec::new(), control_plane: None, b, a, _cgroups: Vec::new(), link };
         progress("starting the registry");
         cluster.registry();
         progress(&format!("starting the cluster: {}", target.described()));
-        let invitation = cluster.control_plane(target);
-        cluster.nodes(target, &invitation);
+        let invitation = cluster.start_control_plane(target);
+        cluster.start_nodes(target, &invitation);
         cluster.ready();
         if target.control_plane() == Whose::Upstreams {
             let manifest = repository().join("deploy/coredns.yaml");
@@ -80,6 +82,14 @@ impl Cluster {
     /// The administrator's.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         Path::new(&self.a.state()).join("admin.kubeconfig")
+    }
+
+    /// The first of all its programs that has ended: what is measured from then on is not the cluster's doing.
+    pub(crate) fn dead(&self) -> Option<Dead> {
+        let hosts = [&self.a, &self.b].into_iter().find_map(Host::dead);
+        let control_plane = || self.control_plane.as_ref().and_then(ControlPlane::dead);
+        let programs = || self.programs.iter().find_map(Started::dead);
+        hosts.or_else(control_plane).or_else(programs)
     }
 
     /// A command on a machine that is no node, on the same link.
@@ -102,9 +112,24 @@ impl Cluster {
         fs::write(&config, settings).unwrap();
         let mut command = self.client(Path::new("docker-registry"));
         command.arg("serve").arg(config);
-        self._programs.push(self.a.start_beside("registry", command));
+        self.programs.push(self.a.start_beside("registry", command));
         let url = format!("http://{REGISTRY}/v2/");
         self.a.eventually("the registry answers", TWO_MINUTES, |a| a.fetch(&url));
+        self.fill_registry();
+        let mirror = format!(
+            "server = \"https://registry.k8s.io\"\n[host.\"http://{REGISTRY}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+        );
+        for host in [&self.a, &self.b] {
+            let folder = Path::new(&host.run()).join("certs.d/registry.k8s.io");
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("hosts.toml"), &mirror).unwrap();
+        }
+    }
+
+    /// Another run may serve from the same folder; only one at a time fills it.
+    fn fill_registry(&self) {
+        let lock = File::create(tool("CONFORMANCE_CACHE").join("registry.lock")).unwrap();
+        lock.lock().unwrap();
         for (archive, name, tag) in PULLED {
             // What is there is not packed anew: archives of one name are alike.
             let manifest = format!("http://{REGISTRY}/v2/{name}/tags/list");
@@ -121,21 +146,13 @@ impl Cluster {
             let output = command.output().unwrap();
             assert!(output.status.success(), "fill the registry with {name}: {}", text(&output));
         }
-        let mirror = format!(
-            "server = \"https://registry.k8s.io\"\n[host.\"http://{REGISTRY}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
-        );
-        for host in [&self.a, &self.b] {
-            let folder = Path::new(&host.run()).join("certs.d/registry.k8s.io");
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("hosts.toml"), &mirror).unwrap();
-        }
     }
 
-    fn control_plane(&mut self, target: Target) -> Invitation {
+    fn start_control_plane(&mut self, target: Target) -> Invitation {
         let a = &mut self.a;
         match (target.control_plane(), target.kubelet()) {
             (Whose::Upstreams, _) => {
-                self._control_plane = Some(ControlPlane::start(a));
+                self.control_plane = Some(ControlPlane::start(a));
                 // Our nodes watch what Services are made of, and say so when they may not.
                 let binding = ["create", "clusterrolebinding", "coracle:node-proxier"];
                 a.k(&[&binding[..], &["--clusterrole=system:node-proxier", "--group=system:nodes"]].concat());
@@ -157,7 +174,7 @@ impl Cluster {
         Invitation { server: server.into(), token: token.into(), hash: hash.into() }
     }
 
-    fn nodes(&mut self, target: Target, invitation: &Invitation) {
+    fn start_nodes(&mut self, target: Target, invitation: &Invitation) {
         let Invitation { server, token, hash } = invitation;
         let join = ["join", server, "--token", token, "--ca-cert-hash", hash];
         match target.kubelet() {
@@ -172,8 +189,8 @@ impl Cluster {
                     bridge(host, number, other);
                     self._cgroups.push(CgroupRoot::make(host));
                     let node = UpstreamNode { a: &self.a, host, name: ["a", "b"][number - 1], token };
-                    self._programs.push(node.kubelet(target));
-                    self._programs.push(node.proxy(target));
+                    self.programs.push(node.kubelet(target));
+                    self.programs.push(node.proxy(target));
                 }
             }
         }
@@ -186,7 +203,7 @@ impl Cluster {
             if output.stdout == b"True True " {
                 return Ok(());
             }
-            let logs: Vec<String> = self._programs.iter().map(Started::log_tail).collect();
+            let logs: Vec<String> = self.programs.iter().map(Started::log_tail).collect();
             Err(format!("{}\n{}\n--- log of b\n{}", text(&output), logs.join("\n---\n"), self.b.log_tail()))
         });
     }

@@ -53,7 +53,7 @@ pub(crate) struct Told {
     pub(crate) complaints: Vec<String>,
 }
 
-/// Reads the text of a `report.json`. Specs that were not chosen are not in it.
+/// Reads the text of a `report.json`. It lists specs that were not chosen too; of those nothing is told.
 pub(crate) fn read(text: &str) -> anyhow::Result<Told> {
     let suites: Vec<Suite> = serde_json::from_str(text).context("read ginkgo's report")?;
     let mut told = Told::default();

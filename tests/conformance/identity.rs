@@ -41,6 +41,16 @@ fn commit() -> anyhow::Result<String> {
     Ok(if changes.is_empty() { hash } else { format!("{hash} with changes") })
 }
 
+/// Whether a commit is HEAD or one that it goes back to; one that nobody knows here is not.
+pub(crate) fn is_behind_head(commit: &str) -> anyhow::Result<bool> {
+    let output = Command::new("git")
+        .current_dir(repository())
+        .args(["merge-base", "--is-ancestor", commit, "HEAD"])
+        .output()
+        .context("run git merge-base")?;
+    Ok(output.status.success())
+}
+
 fn said(command: &mut Command) -> anyhow::Result<String> {
     let output = command
         .current_dir(repository())

@@ -7,14 +7,14 @@
 
 mod book;
 mod cluster;
+mod committed;
 mod ginkgo_report;
+#[cfg(test)]
+mod history;
 #[path = "../hosts/mod.rs"]
 #[expect(dead_code, reason = "the system tests ask more of a host")]
 mod hosts;
 mod identity;
-#[path = "../bench/interrupt.rs"]
-#[expect(dead_code, reason = "the benchmark waits for it too")]
-mod interrupt;
 mod measured;
 mod ratchet;
 mod render;
@@ -33,14 +33,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use book::Book;
 use cluster::Cluster;
-use hosts::tool;
+use hosts::{interrupt, tool};
 use measured::{Again, Outcome};
 use spec::{Wanted, runs_alone};
-use suite::Batch;
+use suite::{Batch, Times, Verdict};
 use target::Target;
+
+/// More at once are not chance.
+const MOST_FLAKES: usize = 10;
 
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -55,7 +58,14 @@ pub(crate) fn progress(text: &str) {
 
 fn main() -> ExitCode {
     LazyLock::force(&STARTED);
-    match Asked::read().and_then(|asked| run(&asked)) {
+    // The page alone, after `results.json` was merged or mended by hand.
+    let page = env::args().any(|word| word == "page");
+    let outcome = if page {
+        committed::write_page().map(|()| true)
+    } else {
+        Asked::read().and_then(|asked| run(&asked))
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -96,7 +106,7 @@ impl Asked {
             other => bail!("AGAIN is failed or all, not {other:?}"),
         };
         let (wanted, again) = if gate {
-            let names = book::ci()?;
+            let names = committed::ci()?;
             if names.is_empty() {
                 bail!("tests/conformance/ci.txt names no tests");
             }
@@ -112,7 +122,7 @@ impl Asked {
     }
 }
 
-/// Whether nothing failed that should not.
+/// Whether all is well that was wanted.
 fn run(asked: &Asked) -> anyhow::Result<bool> {
     interrupt::listen()?;
     let all = suite::list()?;
@@ -129,14 +139,17 @@ fn run(asked: &Asked) -> anyhow::Result<bool> {
     let outcome = if left.is_empty() { Ok(()) } else { measure(asked, &mut book, left) };
     if !asked.gate {
         book.commit(&all)?;
+    }
+    println(&book.wanted(&wanted)?);
+    if !asked.gate {
         println(&book.summary(&all)?);
     }
-    let failed = book.failed(&wanted)?;
+    let bad = book.bad(&wanted, asked.gate)?;
     outcome?;
-    for name in &failed {
-        println(&format!("FAILED {name}"));
+    for (name, trouble) in &bad {
+        println(&format!("{} {name}", trouble.in_capitals()));
     }
-    Ok(failed.is_empty())
+    Ok(bad.is_empty())
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a program that people run")]
@@ -144,53 +157,72 @@ fn println(text: &str) {
     println!("{text}");
 }
 
-/// Those that may run beside others, then those that may not; then once more what failed and must not.
+/// Those that may run beside others, then those that may not; then once more what must pass and did not. A batch that
+/// falls short is told of at the end.
 fn measure(asked: &Asked, book: &mut Book, left: BTreeSet<String>) -> anyhow::Result<()> {
-    let deadline = asked.limit.map(|limit| Instant::now() + limit);
+    let times = Times::until(asked.limit.map(|limit| Instant::now() + limit));
     let folder = tool("CONFORMANCE_CACHE").join("runs").join(asked.target.name()).join(identity::now());
     progress(&format!("logs, JUnit and JSON go to {}", folder.display()));
     let cluster = Cluster::start(asked.target);
     let (serial, parallel) = left.iter().cloned().partition(|name| runs_alone(name));
     let mut ended = BTreeMap::new();
-    let batches = [("parallel", parallel, asked.processes), ("serial", serial, 1)];
-    for (what, names, processes) in batches {
+    let mut short = Vec::new();
+    for (what, names, processes) in [("parallel", parallel, asked.processes), ("serial", serial, 1)] {
         let batch = Batch { what, names, processes, folder: folder.join(what) };
-        run_batch(&cluster, &batch, deadline, book, &mut ended)?;
+        let verdict = suite::run(&cluster, &batch, times, &mut |name, spec| {
+            ended.insert(name.to_string(), spec.outcome);
+            book.keep(name, &spec)
+        })?;
+        go_on(verdict, &mut short)?;
     }
     if asked.target == Target::Coracle {
-        try_again(&cluster, folder.join("again"), deadline, book, &ended)?;
+        let verdict = try_again(&cluster, folder.join("again"), times, book, &ended)?;
+        go_on(verdict, &mut short)?;
+    }
+    ensure!(short.is_empty(), "{}", short.join("\n"));
+    Ok(())
+}
+
+/// An error where nothing more is to run.
+fn go_on(verdict: Verdict, short: &mut Vec<String>) -> anyhow::Result<()> {
+    match verdict {
+        Verdict::Complete => {}
+        Verdict::Short(why) => {
+            progress(&why);
+            short.push(why);
+        }
+        Verdict::Stop(why) => {
+            short.push(why);
+            bail!("{}", short.join("\n"));
+        }
     }
     Ok(())
 }
 
-fn run_batch(
-    cluster: &Cluster,
-    batch: &Batch,
-    deadline: Option<Instant>,
-    book: &mut Book,
-    ended: &mut BTreeMap<String, Outcome>,
-) -> anyhow::Result<()> {
-    suite::run(cluster, batch, deadline, &mut |name, spec| {
-        ended.insert(name.to_string(), spec.outcome);
-        book.keep(name, &spec)
-    })
-}
-
-/// A name of `passing.txt` that failed is tried once more, alone: what passes then is a flake, and told as one.
+/// A name of `passing.txt` that did not pass is tried once more, alone: what passes then is a flake, and told as one.
 fn try_again(
     cluster: &Cluster,
     folder: PathBuf,
-    deadline: Option<Instant>,
+    times: Times,
     book: &mut Book,
     ended: &BTreeMap<String, Outcome>,
-) -> anyhow::Result<()> {
-    let names = ratchet::broken(&book::passing()?, ended);
-    let batch = Batch { what: "once more, alone", names, processes: 1, folder };
-    let mut again = BTreeMap::new();
-    run_batch(cluster, &batch, deadline, book, &mut again)?;
-    for name in again.into_iter().filter(|(_, outcome)| *outcome == Outcome::Passed).map(|(name, _)| name) {
-        progress(&format!("FLAKE: failed, then passed alone: {name}"));
-        book.keep_flake(&name)?;
+) -> anyhow::Result<Verdict> {
+    let names = ratchet::broken(&committed::passing()?, ended);
+    if names.len() > MOST_FLAKES {
+        progress(&format!("{} that must pass did not: that is no flake, none is tried again", names.len()));
+        return Ok(Verdict::Complete);
     }
-    Ok(())
+    let batch = Batch { what: "once more, alone", names, processes: 1, folder };
+    let mut flakes = BTreeSet::new();
+    suite::run(cluster, &batch, times, &mut |name, spec| {
+        book.keep(name, &spec)?;
+        // At once: whatever ends this run, what failed first is never taken for a plain pass.
+        if spec.outcome == Outcome::Passed {
+            book.keep_flake(name)?;
+            if flakes.insert(name.to_string()) {
+                progress(&format!("FLAKE: passed only when tried again, alone: {name}"));
+            }
+        }
+        Ok(())
+    })
 }

@@ -46,7 +46,7 @@ pub(crate) struct Measured {
     /// Empty for what was read from the committed results.
     #[serde(default)]
     pub(crate) fingerprint: String,
-    /// It failed, and passed when it was tried once more alone.
+    /// It failed and passed, both of this build.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) flaky: bool,
 }
@@ -68,8 +68,12 @@ pub(crate) enum Again {
 }
 
 impl Store {
-    /// Keeps what ended, with its build; one that ended before is replaced.
+    /// Keeps what ended, with its build; one that ended before is replaced. What fails and passes of one build is a
+    /// flake, and remains one however often it passes.
     pub(crate) fn keep(&mut self, name: &str, ended: &Ended, build: &Build, date: &str) {
+        let flaky = self.0.get(name).filter(|before| before.is_of(build)).is_some_and(|before| {
+            before.flaky || before.outcome == Outcome::Failed && ended.outcome == Outcome::Passed
+        });
         let measured = Measured {
             outcome: ended.outcome,
             message: ended.message.clone(),
@@ -77,12 +81,12 @@ impl Store {
             commit: build.commit.clone(),
             date: date.to_string(),
             fingerprint: build.fingerprint.clone(),
-            flaky: false,
+            flaky,
         };
         self.0.insert(name.to_string(), measured);
     }
 
-    /// Keeps that one that failed passed when it was tried again, alone.
+    /// Keeps that one that did not pass passed when it was tried again, alone.
     pub(crate) fn keep_flake(&mut self, name: &str) {
         if let Some(measured) = self.0.get_mut(name) {
             measured.outcome = Outcome::Passed;
@@ -90,10 +94,15 @@ impl Store {
         }
     }
 
-    /// Takes from `others` what is not known here.
-    pub(crate) fn complete(&mut self, others: BTreeMap<String, Measured>) {
-        for (name, measured) in others {
-            self.0.entry(name).or_insert(measured);
+    /// Takes from `others` what is not known here, and what is known better there: of this build, else of a later day.
+    pub(crate) fn complete(&mut self, others: BTreeMap<String, Measured>, build: &Build) {
+        fn worth<'a>(measured: &'a Measured, build: &Build) -> (bool, &'a str) {
+            (measured.is_of(build), &measured.date)
+        }
+        for (name, other) in others {
+            if self.0.get(&name).is_none_or(|here| worth(here, build) < worth(&other, build)) {
+                self.0.insert(name, other);
+            }
         }
     }
 
@@ -113,6 +122,11 @@ impl Store {
 }
 
 impl Measured {
+    /// What a flake does is no promise, and what was measured of changed sources is nobody's commit.
+    pub(crate) fn is_a_promise(&self) -> bool {
+        self.outcome == Outcome::Passed && !self.flaky && !self.commit.contains(' ')
+    }
+
     pub(crate) fn build(&self) -> Build {
         Build { commit: self.commit.clone(), fingerprint: self.fingerprint.clone() }
     }
@@ -174,10 +188,44 @@ mod tests {
         other.keep("good", &ended(Outcome::Failed), &build("0", ""), "2026-01-01");
         other.keep("old", &ended(Outcome::Passed), &build("0", ""), "2026-01-01");
         let mut store = store();
-        store.complete(other.0);
+        store.complete(other.0, &build("2", "y"));
         assert_eq!(store.outcome("good"), Some(Outcome::Passed));
         assert_eq!(store.outcome("old"), Some(Outcome::Passed));
         assert_eq!(store.outcome("unheard of"), None);
+    }
+
+    #[test]
+    fn what_was_committed_is_better_if_it_is_of_this_build_or_else_of_a_later_day() {
+        let later = |commit, date| {
+            let mut other = Store::default();
+            other.keep("good", &ended(Outcome::Failed), &build(commit, ""), date);
+            other.0
+        };
+        let after = |others, build| {
+            let mut store = store();
+            store.complete(others, &build);
+            store.outcome("good").unwrap()
+        };
+        assert_eq!(after(later("2", "2026-02-01"), build("3", "y")), Outcome::Failed, "a later day");
+        assert_eq!(after(later("2", "2026-01-31"), build("3", "y")), Outcome::Passed, "the same day");
+        assert_eq!(after(later("2", "2026-01-01"), build("2", "y")), Outcome::Failed, "this build there");
+        assert_eq!(after(later("2", "2026-02-01"), build("1", "x")), Outcome::Passed, "this build here");
+    }
+
+    #[test]
+    fn what_fails_and_passes_of_one_build_is_a_flake_for_good() {
+        let mut store = store();
+        let keep =
+            |store: &mut Store, outcome, build| store.keep("bad", &ended(outcome), &build, "2026-02-01");
+        keep(&mut store, Outcome::Passed, build("1", "x"));
+        assert!(store.0["bad"].flaky);
+        keep(&mut store, Outcome::Passed, build("1", "x"));
+        assert!(store.0["bad"].flaky && !store.0["bad"].is_a_promise());
+        keep(&mut store, Outcome::Passed, build("2", "y"));
+        assert!(!store.0["bad"].flaky && store.0["bad"].is_a_promise(), "another build is another matter");
+        keep(&mut store, Outcome::Failed, build("2", "y"));
+        keep(&mut store, Outcome::Passed, build("3", "z"));
+        assert!(!store.0["bad"].flaky, "mended");
     }
 
     #[test]

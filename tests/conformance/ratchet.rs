@@ -23,16 +23,45 @@ pub(crate) fn file(head: &str, names: &BTreeSet<String>) -> String {
 /// Names that were in the file once and are not any more. `history` is what `git log -p` says of it.
 #[cfg(test)]
 pub(crate) fn lost(history: &str, now: &BTreeSet<String>) -> BTreeSet<String> {
-    let added =
-        history.lines().filter(|line| !line.starts_with("+++ ")).filter_map(|line| line.strip_prefix('+'));
-    let ever: BTreeSet<String> = added.flat_map(names).collect();
+    let is_name = |line: &&str| !line.starts_with("+++ ") && !line.starts_with("--- ");
+    let changed = history.lines().filter(is_name).filter_map(|line| line.strip_prefix(['+', '-']));
+    let ever: BTreeSet<String> = changed.flat_map(names).collect();
     ever.difference(now).cloned().collect()
 }
 
-/// Names that have to pass and failed.
+/// Names that have to pass, and ended otherwise.
 pub(crate) fn broken(passing: &BTreeSet<String>, ended: &BTreeMap<String, Outcome>) -> BTreeSet<String> {
-    let failed = |name: &&String| ended.get(*name) == Some(&Outcome::Failed);
-    passing.iter().filter(failed).cloned().collect()
+    let broken = |name: &&String| ended.get(*name).is_some_and(|outcome| *outcome != Outcome::Passed);
+    passing.iter().filter(broken).cloned().collect()
+}
+
+/// What is wrong with a spec that was wanted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Trouble {
+    Failed,
+    /// It had to pass.
+    Skipped,
+    NotRun,
+}
+
+impl Trouble {
+    pub(crate) fn in_capitals(self) -> &'static str {
+        match self {
+            Self::Failed => "FAILED",
+            Self::Skipped => "SKIPPED",
+            Self::NotRun => "NOT RUN",
+        }
+    }
+}
+
+/// Whoever has to pass may not skip. A limit of the machine excuses a failure of whoever has not.
+pub(crate) fn trouble(outcome: Option<Outcome>, must_pass: bool, limit: bool) -> Option<Trouble> {
+    match outcome {
+        Some(Outcome::Passed) => None,
+        Some(Outcome::Failed) => (must_pass || !limit).then_some(Trouble::Failed),
+        Some(Outcome::Skipped) => must_pass.then_some(Trouble::Skipped),
+        None => Some(Trouble::NotRun),
+    }
 }
 
 /// What cannot be passed on this machine, by name, and why. A name at the start of a line, its cause on indented ones.
@@ -65,14 +94,37 @@ mod tests {
         let now = names("# every name\n[sig-a] one\n\n[sig-c] three\n");
         assert_eq!(lost(LOG, &now), names("[sig-b] two"));
         assert_eq!(lost(LOG, &names("[sig-a] one\n[sig-b] two\n[sig-c] three")), BTreeSet::new());
+        let removed = lost("-[sig-d] four\n", &now);
+        assert_eq!(removed, names("[sig-d] four"), "whoever takes it away had it");
         assert_eq!(names(&file("every name\nthat passes", &now)), now);
     }
 
     #[test]
-    fn only_a_failure_breaks_a_promise() {
-        let ended = [("one", Outcome::Failed), ("two", Outcome::Passed), ("four", Outcome::Failed)];
+    fn only_a_pass_keeps_a_promise() {
+        let ended = [
+            ("one", Outcome::Failed),
+            ("two", Outcome::Passed),
+            ("three", Outcome::Skipped),
+            ("five", Outcome::Failed),
+        ];
         let ended = ended.map(|(name, outcome)| (name.to_string(), outcome)).into();
-        assert_eq!(broken(&names("one\ntwo\nthree"), &ended), names("one"));
+        assert_eq!(broken(&names("one\ntwo\nthree\nfour"), &ended), names("one\nthree"));
+    }
+
+    #[test]
+    fn what_has_to_pass_has_no_excuse() {
+        let (failed, skipped) = (Some(Outcome::Failed), Some(Outcome::Skipped));
+        for (outcome, must_pass, limit, expected) in [
+            (Some(Outcome::Passed), true, false, None),
+            (failed, true, true, Some(Trouble::Failed)),
+            (failed, false, false, Some(Trouble::Failed)),
+            (failed, false, true, None),
+            (skipped, true, false, Some(Trouble::Skipped)),
+            (skipped, false, false, None),
+            (None, false, false, Some(Trouble::NotRun)),
+        ] {
+            assert_eq!(trouble(outcome, must_pass, limit), expected, "{outcome:?} {must_pass} {limit}");
+        }
     }
 
     #[test]

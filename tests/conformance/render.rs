@@ -7,15 +7,64 @@ use std::{
 };
 
 use crate::{
+    ginkgo_report::first_line,
+    measured::{Measured, Outcome},
     results::{Column, Count, Results},
-    spec::Suite,
+    spec::{Suite, sig},
     target::Target,
 };
 
 /// Causes of what cannot be passed on this machine, by name.
 type Limits = BTreeMap<String, String>;
 
-/// What a run of one target ends with. `upstream` is its column, if it was ever measured.
+/// How those ended that somebody asked for, whichever suite they are of.
+pub(crate) fn wanted(
+    target: Target,
+    wanted: &BTreeMap<&String, Option<&Measured>>,
+    upstream: Option<&Column>,
+    limits: &Limits,
+) -> String {
+    let mut text = String::new();
+    let (mut by_sig, mut total) = (BTreeMap::<&str, Count>::new(), Count::default());
+    for (name, measured) in wanted {
+        let outcome = measured.map(|measured| measured.outcome);
+        by_sig.entry(sig(name)).or_default().add(outcome);
+        total.add(outcome);
+    }
+    line(&mut text, &format!("{target}, the {} that were asked for", wanted.len()));
+    for (sig, count) in by_sig.into_iter().chain([("all", total)]) {
+        line(&mut text, &format!("  {sig:<24} {}", counted(count)));
+    }
+    for (name, measured) in wanted.iter().filter_map(|(name, measured)| Some((*name, (*measured)?))) {
+        let what = match measured.outcome {
+            Outcome::Passed if measured.flaky => "FLAKE, failed and passed",
+            Outcome::Passed => continue,
+            Outcome::Failed => "failed",
+            Outcome::Skipped => "skipped",
+        };
+        line(&mut text, &format!("{what}: {name}"));
+        if measured.outcome != Outcome::Passed {
+            line(&mut text, &format!("    {}", first_line(&measured.message)));
+            about_it(&mut text, name, upstream, limits);
+        }
+    }
+    text
+}
+
+/// What others have to say of a spec that did not pass.
+fn about_it(text: &mut String, name: &String, upstream: Option<&Column>, limits: &Limits) {
+    match upstream.and_then(|upstream| upstream.outcome(name)) {
+        Some(Outcome::Passed) => line(text, "    upstream passes it here"),
+        Some(Outcome::Failed) => line(text, "    upstream fails it here too"),
+        Some(Outcome::Skipped) => line(text, "    upstream skips it here"),
+        None => {}
+    }
+    if let Some(cause) = limits.get(name) {
+        line(text, &format!("    {cause}"));
+    }
+}
+
+/// All that is known of one target. `upstream` is its column, if it was ever measured.
 pub(crate) fn summary(target: Target, column: &Column, upstream: Option<&Column>, limits: &Limits) -> String {
     let mut text = String::new();
     for suite in Suite::ALL {
@@ -34,7 +83,7 @@ pub(crate) fn summary(target: Target, column: &Column, upstream: Option<&Column>
         );
     }
     for name in &column.flaky {
-        line(&mut text, &format!("FLAKE, failed and then passed alone: {name}"));
+        line(&mut text, &format!("FLAKE, failed and passed: {name}"));
     }
     if target == Target::Upstream {
         for name in &column.failed {
@@ -43,28 +92,33 @@ pub(crate) fn summary(target: Target, column: &Column, upstream: Option<&Column>
         }
         return text;
     }
-    let Some(upstream) = upstream else {
-        line(&mut text, "upstream was not measured here: make conformance TARGET=upstream");
-        return text;
-    };
+    match upstream {
+        None => line(&mut text, "upstream was not measured here: make conformance TARGET=upstream"),
+        Some(upstream) => gap(&mut text, column, upstream, limits),
+    }
+    text
+}
+
+fn gap(text: &mut String, column: &Column, upstream: &Column, limits: &Limits) {
     let gap = column.gap(upstream);
-    line(&mut text, &format!("the gap, {} that upstream passes here, by what they say:", gap.len()));
-    for (said, names) in by_reason(column, &gap) {
-        line(&mut text, &format!("  {} × {said}", names.len()));
+    line(
+        text,
+        &format!("the gap, {} that upstream passes here, failed or skipped, by what they say:", gap.len()),
+    );
+    for (said, names) in by_reason(column, gap.iter().copied()) {
+        line(text, &format!("  {} × {said}", names.len()));
         for name in names {
-            line(&mut text, &format!("      {name}"));
+            line(text, &format!("      {name}"));
         }
     }
-    let known: BTreeSet<_> = gap.into_iter().collect();
-    for name in column.failed.iter().filter(|name| !known.contains(name)) {
+    for name in column.failed.iter().filter(|name| !gap.contains(name)) {
         let why = if limits.contains_key(name) {
             "a limit of this machine"
         } else {
             "upstream does not pass it here"
         };
-        line(&mut text, &format!("failed, {why}: {name}"));
+        line(text, &format!("failed, {why}: {name}"));
     }
-    text
 }
 
 /// The page. It says nothing that the file does not.
@@ -117,7 +171,7 @@ fn by_sig(page: &mut String, suite: Suite, columns: &[(Target, &Column)]) {
     line(
         page,
         &format!(
-            "\n## {} by SIG\n\nPassed of all; in brackets what never ran.\n\n| SIG |{heads}\n| --- |{rule}",
+            "\n## {} by SIG\n\nPassed of all; in brackets what was skipped and what never ran.\n\n| SIG |{heads}\n| --- |{rule}",
             suite.tag()
         ),
     );
@@ -132,26 +186,20 @@ fn by_sig(page: &mut String, suite: Suite, columns: &[(Target, &Column)]) {
 }
 
 fn failures(page: &mut String, target: Target, column: &Column, upstream: Option<&Column>) {
-    if column.failed.is_empty() && column.flaky.is_empty() {
+    if column.failed.is_empty() && column.skipped.is_empty() && column.flaky.is_empty() {
         return;
     }
-    line(page, &format!("\n## What {target} fails\n"));
-    if let Some(upstream) = upstream.filter(|_| target != Target::Upstream) {
-        let gap = column.gap(upstream);
-        line(
-            page,
-            &format!(
-                "{} failed, {} of which upstream passes here (the gap).\n",
-                column.failed.len(),
-                gap.len()
-            ),
-        );
-    }
-    let all: Vec<&String> = column.failed.iter().collect();
-    for (said, names) in by_reason(column, &all) {
-        line(page, &format!("- {} × `{}`", names.len(), said.replace('`', "'")));
-        for name in names {
-            line(page, &format!("  - {name}"));
+    line(page, &format!("\n## What {target} does not pass\n"));
+    let (failed, skipped) = (column.failed.len(), column.skipped.len());
+    let of_gap = upstream.filter(|_| target != Target::Upstream).map(|upstream| column.gap(upstream).len());
+    let gap = of_gap.map(|gap| format!("; upstream passes {gap} of them here (the gap)")).unwrap_or_default();
+    line(page, &format!("{failed} failed, {skipped} skipped{gap}.\n"));
+    for (what, list) in [("", &column.failed), ("skipped, ", &column.skipped)] {
+        for (said, names) in by_reason(column, list) {
+            line(page, &format!("- {what}{} × `{}`", names.len(), said.replace('`', "'")));
+            for name in names {
+                line(page, &format!("  - {name}"));
+            }
         }
     }
     for name in &column.flaky {
@@ -159,8 +207,11 @@ fn failures(page: &mut String, target: Target, column: &Column, upstream: Option
     }
 }
 
-/// Failures that say the same, but for names and numbers, the most frequent first.
-fn by_reason<'a>(column: &Column, names: &[&'a String]) -> Vec<(String, Vec<&'a String>)> {
+/// Those that say the same, but for names and numbers, the most frequent first.
+fn by_reason<'a>(
+    column: &Column,
+    names: impl IntoIterator<Item = &'a String>,
+) -> Vec<(String, Vec<&'a String>)> {
     let mut groups: BTreeMap<String, (String, Vec<&String>)> = BTreeMap::new();
     for name in names {
         let said = reason(column, name);
@@ -194,13 +245,15 @@ fn counted(count: Count) -> String {
     text
 }
 
-/// `150 of 250`, and how many nobody tried.
+/// `150 of 250 (3 skipped, 5 not run)`.
 fn share(count: Count) -> String {
-    let all = count.all();
-    match count.not_run {
-        0 => format!("{} of {all}", count.passed),
-        not_run => format!("{} of {all} ({not_run})", count.passed),
-    }
+    let rest: Vec<String> = [(count.skipped, "skipped"), (count.not_run, "not run")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    let share = format!("{} of {}", count.passed, count.all());
+    if rest.is_empty() { share } else { format!("{share} ({})", rest.join(", ")) }
 }
 
 fn line(text: &mut String, line: &str) {
@@ -211,7 +264,7 @@ fn line(text: &mut String, line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::tests::results;
+    use crate::results::tests::{results, store};
 
     #[test]
     fn a_run_ends_with_counts_by_sig_and_the_gap() {
@@ -225,7 +278,7 @@ mod tests {
         for expected in [
             "coracle [Conformance]\n  sig-apps                    0 passed    0 failed    0 skipped    1 not run\n",
             "  all                         1 passed    1 failed    0 skipped    1 not run\n",
-            "the gap, 1 that upstream passes here",
+            "the gap, 1 that upstream passes here, failed or skipped",
             "  1 × first\n      [sig-node] Probing [NodeConformance] [Conformance]\n",
             "speak JSON",
             "1 of them at other commits",
@@ -237,7 +290,7 @@ mod tests {
     #[test]
     fn upstreams_failures_come_with_their_causes() {
         let results = results();
-        let name = &results.columns["upstream"].failed[0];
+        let name = results.columns["upstream"].failed.first().unwrap();
         let limits = [(name.clone(), "no such link".to_string())].into();
         let text = summary(Target::Upstream, &results.columns["upstream"], None, &limits);
         assert!(text.contains("no such link"), "{text}");
@@ -248,17 +301,51 @@ mod tests {
     fn the_page_has_a_column_for_each_target_that_was_measured() {
         let page = page(&results(), &Limits::new());
         assert!(
-            page.contains("| coracle | all ours | 1 of 3 (1) | 1 of 2 | new, 1 at others | 2026-01-31 |"),
+            page.contains(
+                "| coracle | all ours | 1 of 3 (1 not run) | 1 of 2 | new, 1 at others | 2026-01-31 |"
+            ),
             "{page}"
         );
         assert!(
             page.contains(
-                "| SIG | coracle | upstream |\n| --- | --- | --- |\n| sig-apps | 0 of 1 (1) | 0 of 1 |"
+                "| SIG | coracle | upstream |\n| --- | --- | --- |\n| sig-apps | 0 of 1 (1 not run) | 0 of 1 |"
             ),
             "{page}"
         );
-        assert!(page.contains("1 failed, 1 of which upstream passes here"), "{page}");
+        assert!(page.contains("1 failed, 0 skipped; upstream passes 1 of them here (the gap).\n"), "{page}");
         assert!(!page.contains("control-plane |"), "{page}");
+    }
+
+    #[test]
+    fn a_run_tells_first_of_what_was_asked_for() {
+        let (probes, other) =
+            ("[sig-node] Probing [NodeConformance] [Conformance]", "[sig-apps] of no suite");
+        let store = store(&[(probes, Outcome::Failed, "new"), (other, Outcome::Skipped, "new")]);
+        let names = [probes, other, "[sig-apps] never ran"].map(str::to_string);
+        let asked = names.iter().map(|name| (name, store.0.get(name))).collect();
+        let results = results();
+        let limits = [(probes.to_string(), "no such link".to_string())].into();
+        let text = wanted(Target::Coracle, &asked, results.columns.get("upstream"), &limits);
+        for expected in [
+            "coracle, the 3 that were asked for\n",
+            "  sig-apps                    0 passed    0 failed    1 skipped    1 not run\n",
+            "  all                         0 passed    1 failed    1 skipped    1 not run\n",
+            "failed: [sig-node] Probing [NodeConformance] [Conformance]\n    first\n    upstream passes it here\n    no such link\n",
+            "skipped: [sig-apps] of no suite\n    first\n",
+        ] {
+            assert!(text.contains(expected), "{expected:?} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_skipped_is_counted_and_listed() {
+        let mut results = results();
+        let skips =
+            store(&[("[sig-node] Pods run [NodeConformance] [Conformance]", Outcome::Skipped, "new")]);
+        results.put("node", Column::of(&skips, &crate::results::tests::all()));
+        let page = page(&results, &Limits::new());
+        assert!(page.contains("0 of 2 (1 skipped, 1 not run)"), "{page}");
+        assert!(page.contains("- skipped, 1 × `first`\n  - [sig-node] Pods run"), "{page}");
     }
 
     #[test]

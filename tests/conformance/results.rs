@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ginkgo_report::first_line,
     measured::{Measured, Outcome, Store},
-    spec::{Suite, sig},
+    spec::{Suite, in_a_suite, sig},
 };
 
 /// All columns, and the commit and the day of the latest measurement in them.
@@ -30,14 +31,17 @@ pub(crate) struct Column {
     pub(crate) conformance: Tally,
     #[serde(rename = "NodeConformance")]
     pub(crate) node_conformance: Tally,
-    pub(crate) failed: Vec<String>,
-    /// The first line of each failure.
+    pub(crate) failed: BTreeSet<String>,
+    /// The first line of why each failed or was skipped.
     pub(crate) reasons: BTreeMap<String, String>,
-    pub(crate) skipped: Vec<String>,
-    /// Failed first, and passed when they were tried again alone.
-    pub(crate) flaky: Vec<String>,
+    pub(crate) skipped: BTreeSet<String>,
+    /// Failed and passed, both of one build.
+    pub(crate) flaky: BTreeSet<String>,
     /// Never measured.
-    pub(crate) not_run: Vec<String>,
+    pub(crate) not_run: BTreeSet<String>,
+    /// Of which list of tests it is, by that list's `digest`. Empty in a column that was written before there were any.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) list: String,
     pub(crate) commit: String,
     pub(crate) date: String,
     /// Of the programs that were measured; an equal one is the same build, whatever its commit.
@@ -72,13 +76,22 @@ pub(crate) struct Count {
 }
 
 impl Count {
-    fn add(&mut self, outcome: Option<Outcome>) {
+    pub(crate) fn add(&mut self, outcome: Option<Outcome>) {
         match outcome {
             Some(Outcome::Passed) => self.passed += 1,
             Some(Outcome::Failed) => self.failed += 1,
             Some(Outcome::Skipped) => self.skipped += 1,
             None => self.not_run += 1,
         }
+    }
+
+    /// What was counted elsewhere.
+    #[cfg(test)]
+    pub(crate) fn take(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.not_run += other.not_run;
     }
 
     pub(crate) fn all(self) -> usize {
@@ -89,7 +102,7 @@ impl Count {
 impl Column {
     /// Of those of `all` that belong to one of the two suites.
     pub(crate) fn of(store: &Store, all: &BTreeSet<String>) -> Self {
-        let mut column = Self::default();
+        let mut column = Self { list: digest(all), ..Self::default() };
         let known: Vec<_> = all
             .iter()
             .filter(|name| in_a_suite(name))
@@ -107,16 +120,15 @@ impl Column {
                 column.older.insert(name.clone(), when);
             }
             if measured.flaky {
-                column.flaky.push(name.clone());
+                column.flaky.insert(name.clone());
             }
-            match measured.outcome {
-                Outcome::Passed => {}
-                Outcome::Failed => {
-                    column.reasons.insert(name.clone(), first_line(&measured.message));
-                    column.failed.push(name.clone());
-                }
-                Outcome::Skipped => column.skipped.push(name.clone()),
-            }
+            let list = match measured.outcome {
+                Outcome::Passed => continue,
+                Outcome::Failed => &mut column.failed,
+                Outcome::Skipped => &mut column.skipped,
+            };
+            list.insert(name.clone());
+            column.reasons.insert(name.clone(), first_line(&measured.message));
         }
         column.not_run =
             all.iter().filter(|name| in_a_suite(name) && !store.0.contains_key(*name)).cloned().collect();
@@ -134,17 +146,9 @@ impl Column {
 
     /// What it says of each spec, to go on from on another machine.
     pub(crate) fn measured(&self, all: &BTreeSet<String>) -> BTreeMap<String, Measured> {
-        let has = |list: &[String], name: &String| list.binary_search(name).is_ok();
         all.iter()
-            .filter(|name| in_a_suite(name) && !has(&self.not_run, name))
-            .map(|name| {
-                let outcome = if has(&self.failed, name) {
-                    Outcome::Failed
-                } else if has(&self.skipped, name) {
-                    Outcome::Skipped
-                } else {
-                    Outcome::Passed
-                };
+            .filter_map(|name| {
+                let outcome = self.outcome(name)?;
                 let latest = When { commit: self.commit.clone(), date: self.date.clone() };
                 let (When { commit, date }, fingerprint) = match self.older.get(name) {
                     Some(when) => (when.clone(), String::new()),
@@ -157,34 +161,41 @@ impl Column {
                     commit,
                     date,
                     fingerprint,
-                    flaky: has(&self.flaky, name),
+                    flaky: self.flaky.contains(name),
                 };
-                (name.clone(), measured)
+                Some((name.clone(), measured))
             })
             .collect()
     }
 
-    /// `None` where it was not measured.
+    /// `None` where it was not measured, as nothing outside the two suites is.
     pub(crate) fn outcome(&self, name: &String) -> Option<Outcome> {
-        if self.commit.is_empty() || self.not_run.binary_search(name).is_ok() {
+        if self.commit.is_empty() || !in_a_suite(name) || self.not_run.contains(name) {
             None
-        } else if self.failed.binary_search(name).is_ok() {
+        } else if self.failed.contains(name) {
             Some(Outcome::Failed)
-        } else if self.skipped.binary_search(name).is_ok() {
+        } else if self.skipped.contains(name) {
             Some(Outcome::Skipped)
         } else {
             Some(Outcome::Passed)
         }
     }
 
-    /// What it fails and upstream passes here.
-    pub(crate) fn gap<'a>(&'a self, upstream: &Self) -> Vec<&'a String> {
-        self.failed.iter().filter(|name| upstream.outcome(name) == Some(Outcome::Passed)).collect()
+    /// What upstream passes here and this one fails or skips.
+    pub(crate) fn gap<'a>(&'a self, upstream: &Self) -> BTreeSet<&'a String> {
+        let passes = |name: &&String| upstream.outcome(name) == Some(Outcome::Passed);
+        self.failed.union(&self.skipped).filter(passes).collect()
     }
 }
 
-fn in_a_suite(name: &str) -> bool {
-    Suite::ALL.iter().any(|suite| suite.has(name))
+/// Stands for the names of the two suites: columns of other names cannot be read or compared. FNV-1a, since nobody has
+/// an interest in two lists of one digest.
+pub(crate) fn digest(all: &BTreeSet<String>) -> String {
+    let bytes = all.iter().filter(|name| in_a_suite(name)).flat_map(|name| name.bytes().chain([b'\n']));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{hash:016x}")
 }
 
 /// Days are compared as text; on one day the commit of most counts as the newest.
@@ -216,6 +227,19 @@ impl Tally {
 }
 
 impl Results {
+    /// An error if a column is of another list of tests than the one of this digest.
+    pub(crate) fn are_of(&self, list: &str) -> anyhow::Result<()> {
+        for (target, column) in &self.columns {
+            ensure!(
+                column.list.is_empty() || column.list == list,
+                "the column {target} of tests/conformance/results.json is of other tests than e2e.test has now, so what is \
+                 in none of its lists did not pass: take the column out of the file, then measure it anew \
+                 (make conformance TARGET={target})"
+            );
+        }
+        Ok(())
+    }
+
     /// Puts a column in the place of the one that was there.
     pub(crate) fn put(&mut self, target: &str, column: Column) {
         if column.date >= self.date {
@@ -273,7 +297,7 @@ pub(crate) mod tests {
         assert_eq!(column.conformance.total, Count { passed: 1, failed: 1, skipped: 0, not_run: 1 });
         assert_eq!(column.node_conformance.total, Count { passed: 1, failed: 1, skipped: 0, not_run: 0 });
         assert_eq!(column.conformance.by_sig["sig-apps"].not_run, 1);
-        assert_eq!(column.not_run, [DAEMONS]);
+        assert_eq!(column.not_run, [DAEMONS.to_string()].into());
         assert_eq!(column.reasons[PROBES], "first");
         assert_eq!((column.commit.as_str(), column.date.as_str()), ("new", "2026-01-31"));
         let when = When { commit: "old".into(), date: "2026-01-30".into() };
@@ -283,8 +307,13 @@ pub(crate) mod tests {
     #[test]
     fn the_gap_is_what_upstream_passes_here_and_we_do_not() {
         let results = results();
-        assert_eq!(results.columns["coracle"].gap(&results.columns["upstream"]), [PROBES]);
-        assert!(results.columns["coracle"].gap(&Column::default()).is_empty(), "unknown is not passed");
+        let (ours, upstream) = (&results.columns["coracle"], &results.columns["upstream"]);
+        assert_eq!(ours.gap(upstream), [&PROBES.to_string()].into());
+        assert!(ours.gap(&Column::default()).is_empty(), "unknown is not passed");
+        let skips = store(&[(PODS, Outcome::Skipped, "new"), (DAEMONS, Outcome::Skipped, "new")]);
+        let skips = Column::of(&skips, &all());
+        assert_eq!(skips.gap(upstream), [&PODS.to_string()].into(), "whoever skips does not pass");
+        assert_eq!(upstream.outcome(&OTHER.to_string()), None, "of no suite, in no list");
     }
 
     #[test]
@@ -296,7 +325,21 @@ pub(crate) mod tests {
         assert_eq!(read.commit, "new");
         let column = &read.columns["coracle"];
         let mut store = Store::default();
-        store.complete(column.measured(&all()));
+        store.complete(column.measured(&all()), &Build { commit: "x".into(), fingerprint: "x".into() });
         assert_eq!(Column::of(&store, &all()), *column);
+    }
+
+    #[test]
+    fn a_column_of_other_tests_is_refused() {
+        let mut results = results();
+        assert!(results.are_of(&digest(&all())).is_ok());
+        let mut more = all();
+        more.insert("[sig-apps] of no suite either".into());
+        assert!(results.are_of(&digest(&more)).is_ok(), "only names of the two suites count");
+        more.insert("[sig-apps] Jobs run [Conformance]".into());
+        let error = results.are_of(&digest(&more)).unwrap_err().to_string();
+        assert!(error.contains("TARGET=coracle"), "{error}");
+        results.columns.values_mut().for_each(|column| column.list.clear());
+        assert!(results.are_of(&digest(&more)).is_ok(), "written before there were digests");
     }
 }

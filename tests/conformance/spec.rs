@@ -29,6 +29,11 @@ impl Suite {
     }
 }
 
+/// Whether a column has a row for it.
+pub(crate) fn in_a_suite(name: &str) -> bool {
+    Suite::ALL.iter().any(|suite| suite.has(name))
+}
+
 /// `sig-node` of `[sig-node] Pods should ...`.
 pub(crate) fn sig(name: &str) -> &str {
     let start = name.find("[sig-").map_or(name.len(), |at| at + 1);

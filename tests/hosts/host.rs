@@ -3,22 +3,25 @@
 use std::{
     env,
     ffi::OsStr,
-    fs::{self, File},
+    fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use tempfile::TempDir;
 
-use crate::hosts::link::{self, Link};
+use crate::hosts::{
+    link::{self, Link},
+    program::{Dead, Started, tail, within},
+};
+
+/// What taking a host down takes on a busy machine, with many pods left, and more.
+const LONG: Duration = Duration::from_secs(180);
+const SHORT: Duration = Duration::from_secs(30);
 
 /// Where `make test` put a program.
 pub(crate) fn tool(variable: &str) -> PathBuf {
@@ -37,7 +40,7 @@ pub(crate) struct Host {
     namespace: String,
     address: String,
     directory: TempDir,
-    coracle: Option<Child>,
+    coracle: Option<Started>,
     /// Goes after everything that is plugged into it.
     _link: Arc<Link>,
 }
@@ -119,15 +122,10 @@ impl Host {
 
     /// Starts coracle with these arguments and this host's configuration; does not wait.
     pub(crate) fn start_as(&mut self, arguments: &[&str]) {
-        let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        let child = self
-            .coracle(arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.coracle = Some(child);
+        let command = self.coracle(arguments);
+        let mut coracle = Started::new(format!("coracle on {}", self.namespace), command, self.log());
+        coracle.keep_log_as(format!("{}.log", self.namespace));
+        self.coracle = Some(coracle);
     }
 
     /// coracle with these arguments and this host's configuration.
@@ -154,11 +152,23 @@ impl Host {
     }
 
     /// Starts a program beside coracle; does not wait. It ends with what is given back.
-    pub(crate) fn start_beside(&self, name: &str, mut command: Command) -> Started {
+    pub(crate) fn start_beside(&self, name: &str, command: Command) -> Started {
         let log = self.directory.path().join(format!("{name}.log"));
-        let file = File::options().create(true).append(true).open(&log).unwrap();
-        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
-        Started { child: command.spawn().unwrap(), log }
+        Started::new(format!("{name} on {}", self.namespace), command, log)
+    }
+
+    /// What of this host, coracle or its containerd, has ended by itself.
+    pub(crate) fn dead(&self) -> Option<Dead> {
+        self.coracle.as_ref().and_then(Started::dead).or_else(|| self.runtime_dead())
+    }
+
+    /// It is nobody's child here: `deploy/runtime.sh` left its number behind.
+    fn runtime_dead(&self) -> Option<Dead> {
+        let number = fs::read_to_string(Path::new(&self.run()).join("containerd.pid")).ok()?;
+        // A zombie has no command line.
+        let lives = fs::read(format!("/proc/{}/cmdline", number.trim())).is_ok_and(|line| !line.is_empty());
+        let log = Path::new(&self.state()).join("containerd.log");
+        (!lives).then(|| Dead::new(format!("containerd on {}", self.namespace), &log))
     }
 
     fn log(&self) -> PathBuf {
@@ -186,19 +196,16 @@ impl Host {
 
     /// Ends coracle as a power cut would.
     pub(crate) fn kill_coracle(&mut self) {
-        let mut child = self.coracle.take().expect("coracle runs");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        self.coracle.take().expect("coracle runs").kill();
     }
 
     /// Ends coracle as a service manager would.
     pub(crate) fn stop_coracle(&mut self) {
-        let Some(mut child) = self.coracle.take() else { return };
-        stop(&mut child);
+        drop(self.coracle.take());
     }
 
     pub(crate) fn coracle_pid(&self) -> u32 {
-        self.coracle.as_ref().map(Child::id).expect("coracle runs")
+        self.coracle.as_ref().map(Started::id).expect("coracle runs")
     }
 
     /// kubectl with the administrator's kubeconfig.
@@ -265,7 +272,9 @@ impl Host {
             match look(self) {
                 Ok(found) => return found,
                 Err(complaint) if Instant::now() > until => {
-                    panic!("not within {deadline:?}: {what}: {complaint}\n--- log\n{}", self.log_tail())
+                    // Where a program has gone, that is why.
+                    let dead = self.dead().map(|dead| format!("\n--- {dead}")).unwrap_or_default();
+                    panic!("not within {deadline:?}: {what}: {complaint}{dead}\n--- log\n{}", self.log_tail())
                 }
                 Err(_) => thread::sleep(Duration::from_millis(100)),
             }
@@ -298,64 +307,20 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if let Ok(directory) = env::var("CORACLE_KEEP_LOGS") {
-            drop(fs::copy(self.log(), Path::new(&directory).join(format!("{}.log", self.namespace))));
-        }
         self.stop_coracle();
         // What follows must not stop at a failure: the rest has to go too.
-        let reset =
-            self.inside(tool("CORACLE_BIN")).args(["reset", "--yes", "--config"]).arg(self.config()).output();
-        let stop = self
-            .inside(repository().join("deploy/runtime.sh"))
-            .args(["stop", &self.state(), &self.run()])
-            .output();
-        let delete = Command::new("ip").args(["netns", "del", &self.namespace]).output();
-        for output in [reset, stop, delete].into_iter().flatten() {
-            if !output.status.success() {
-                eprintln!("while taking {} down: {}", self.namespace, text(&output));
+        let mut reset = self.inside(tool("CORACLE_BIN"));
+        reset.args(["reset", "--yes", "--config"]).arg(self.config());
+        let mut stop = self.inside(repository().join("deploy/runtime.sh"));
+        stop.args(["stop", &self.state(), &self.run()]);
+        let mut delete = Command::new("ip");
+        delete.args(["netns", "del", &self.namespace]);
+        for (command, limit) in [(reset, LONG), (stop, LONG), (delete, SHORT)] {
+            if let Err(complaint) = within(limit, command) {
+                eprintln!("while taking {} down: {complaint}", self.namespace);
             }
         }
     }
-}
-
-/// A process beside coracle, on a host that lives longer.
-pub(crate) struct Started {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Started {
-    /// The last lines of its log, for a failure's message.
-    pub(crate) fn log_tail(&self) -> String {
-        tail(&self.log)
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        if let (Ok(directory), Some(name)) = (env::var("CORACLE_KEEP_LOGS"), self.log.file_name()) {
-            drop(fs::copy(&self.log, Path::new(&directory).join(name)));
-        }
-        stop(&mut self.child);
-    }
-}
-
-/// Ends a process as a service manager would.
-fn stop(child: &mut Child) {
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).ok();
-    let until = Instant::now() + Duration::from_secs(20);
-    while child.try_wait().is_ok_and(|ended| ended.is_none()) {
-        if Instant::now() > until {
-            drop(child.kill());
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn tail(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
 }
 
 #[track_caller]

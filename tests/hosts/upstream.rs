@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Host, Started, text, tool};
+use super::{Host, Started, program::Dead, text, tool};
 
 const SECONDS_60: Duration = Duration::from_secs(60);
 /// Our API server answers in nothing else.
@@ -112,7 +112,7 @@ fn controllers_and_scheduler(a: &Host) -> [Started; 2] {
 
 /// Upstream's control plane, as kubeadm would start it.
 pub(crate) struct ControlPlane {
-    _programs: Vec<Started>,
+    programs: Vec<Started>,
 }
 
 impl ControlPlane {
@@ -125,18 +125,25 @@ impl ControlPlane {
         }
         // The host's kubectl acts as that.
         fs::copy(format!("{state}/super-admin.conf"), format!("{state}/admin.kubeconfig")).unwrap();
-        let mut programs = vec![start(a, "etcd", &etcd(&state)), start(a, "kube-apiserver", &api_server(a))];
+        let first = [start(a, "etcd", &etcd(&state)), start(a, "kube-apiserver", &api_server(a))];
+        let mut control_plane = Self { programs: first.into() };
         a.eventually("upstream's API answers", SECONDS_60, |a| {
             let output = a.kubectl(&["get", "--raw", "/readyz"]);
-            if output.status.success() { Ok(()) } else { Err(programs[1].log_tail()) }
+            let dead = control_plane.dead().map(|dead| dead.to_string());
+            if output.status.success() { Ok(()) } else { Err(dead.unwrap_or_else(|| text(&output))) }
         });
         let admins = ["--clusterrole=cluster-admin", "--group=kubeadm:cluster-admins"];
         a.k(&[&["create", "clusterrolebinding", "kubeadm:cluster-admins"][..], &admins].concat());
-        programs.extend(controllers_and_scheduler(a));
+        control_plane.programs.extend(controllers_and_scheduler(a));
         let admin = format!("{state}/super-admin.conf");
         kubeadm.phase(&["upload-config", "kubeadm", "--kubeconfig", &admin]);
         kubeadm.phase(&["bootstrap-token", "--kubeconfig", &admin]);
-        Self { _programs: programs }
+        control_plane
+    }
+
+    /// The first of its programs that has ended.
+    pub(crate) fn dead(&self) -> Option<Dead> {
+        self.programs.iter().find_map(Started::dead)
     }
 
     /// `HOST:PORT`, token and hash of the line that kubeadm prints for another machine.

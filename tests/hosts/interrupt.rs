@@ -1,6 +1,10 @@
-//! Ctrl-C and SIGTERM end the benchmark between two steps, so that its hosts are taken down.
+//! Ctrl-C, SIGTERM and a closed terminal end a program that has hosts between two steps, so that they are taken down.
 
-use std::{sync::OnceLock, thread};
+use std::{
+    io::{self, Write},
+    sync::OnceLock,
+    thread,
+};
 
 use anyhow::{Context, bail};
 use tokio::{
@@ -17,12 +21,14 @@ pub(crate) fn listen() -> anyhow::Result<()> {
     let entered = runtime.enter();
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     drop(entered);
     thread::spawn(move || {
         runtime.block_on(async {
-            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
-            eprintln!("interrupted: taking down what was started");
+            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} _ = hangup.recv() => {} }
             tell.send_replace(true);
+            // Not by a macro, which panics where the terminal has gone.
+            drop(writeln!(io::stderr(), "interrupted: taking down what was started"));
             // Nobody is told twice; until the process ends, further signals change nothing.
             std::future::pending::<()>().await;
         });
@@ -32,7 +38,12 @@ pub(crate) fn listen() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An error if somebody wants the benchmark to end.
+/// Whether somebody listens, and will take down what was started.
+pub(crate) fn listens() -> bool {
+    ASKED.get().is_some()
+}
+
+/// An error if somebody wants the program to end.
 pub(crate) fn check() -> anyhow::Result<()> {
     if ASKED.get().is_some_and(|asked| *asked.borrow()) {
         bail!("interrupted");
@@ -40,7 +51,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Resolves when somebody wants the benchmark to end.
+/// Resolves when somebody wants the program to end.
 pub(crate) async fn asked() {
     if let Some(asked) = ASKED.get()
         && asked.clone().wait_for(|asked| *asked).await.is_ok()

@@ -13,20 +13,63 @@
 #          CORACLE_BIN=FILE CORACLE_COMMIT=COMMIT   a binary that is built already, and of which commit it is
 #          CONFORMANCE_CACHE=FOLDER        where everything that is built, and what is known, is kept
 #        tests/conformance/run.sh ci      what ci.txt names, at most 20 minutes; writes nothing into the repository
+# Runs of different targets may go on at once; they build one after another.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+# What is misspelt is found now, not after ten minutes of building.
+refuse() {
+  echo "conformance: $*" >&2
+  exit 2
+}
+case ${TARGET:-coracle} in
+coracle | upstream | node | control-plane | proxy) ;;
+*) refuse "there is no target '$TARGET'; TARGET is one of coracle, upstream, node, control-plane, proxy" ;;
+esac
+case ${AGAIN:-} in
+'' | failed | all) ;;
+*) refuse "AGAIN is failed or all, not '$AGAIN'" ;;
+esac
+case ${RUNTIME:-} in
+'' | debian) ;;
+*) refuse "RUNTIME is debian or left out, not '$RUNTIME'" ;;
+esac
+case ${PROCS:-0}${MINUTES:-0} in
+*[!0-9]*) refuse "PROCS and MINUTES are numbers, not '${PROCS:-}' and '${MINUTES:-}'" ;;
+esac
+for expression in "${FOCUS:-}" "${SKIP:-}"; do
+  # 1 is no match, 2 is no expression.
+  found=0
+  grep -qP -e "$expression" </dev/null || found=$?
+  [ $found != 2 ] || refuse "FOCUS and SKIP are regular expressions, not '$expression'"
+done
+case ${1:-} in
+'') ;;
+ci) [ -z "${TARGET:-}" ] || refuse "the gate judges coracle; leave TARGET out" ;;
+*) refuse "there is no part '$1'; see the top of tests/conformance/run.sh" ;;
+esac
 if [ "$(id -u)" != 0 ]; then
   echo "The hosts are network namespaces that run containers, which needs root. Run: sudo make conformance" >&2
   exit 1
 fi
 step() { printf '\n==> %s (%s s)\n' "$*" "$SECONDS" >&2; }
 
-step "Packages"
-./deploy/packages.sh mmdebstrap dpkg-dev pkg-config libseccomp-dev docker-registry skopeo jq bzip2
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export CARGO_TARGET_DIR=$target
 cache=$(realpath -m "${CONFORMANCE_CACHE:-$target/conformance}")
 tools=$target/tools
+mkdir -p "$cache/logs"
+# The program takes this lock for as long as it runs, so that nothing that it starts can hold it longer.
+lock=$cache/${TARGET:-coracle}${RUNTIME:+-$RUNTIME}.lock
+flock -n "$lock" true || refuse "another run of TARGET=${TARGET:-coracle} is under way; it holds $lock"
+exec 8>"$cache/build.lock"
+flock -n 8 || {
+  step "Waiting for another run to have built what it needs"
+  flock 8
+}
+
+step "Packages"
+# What a package starts must not hold the lock on.
+./deploy/packages.sh mmdebstrap dpkg-dev pkg-config libseccomp-dev docker-registry skopeo jq bzip2 8>&-
 step "Upstream's programs (ten minutes the first time)"
 # The suite, and what goes into images; then the parts that are upstream's.
 programs=(kubectl e2e.test ginkgo agnhost regression-issue-74839 etcd etcdctl sample-apiserver)
@@ -53,14 +96,16 @@ step "Images"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.test-handler]
   runtime_type = "io.containerd.runc.v2"
 T
-} >"$cache/containerd.toml"
+} >"$cache/containerd.toml.part"
+# At once: the hosts of another run may be reading it.
+mv "$cache/containerd.toml.part" "$cache/containerd.toml"
 step "coracle"
 if [ -z "${CORACLE_BIN:-}" ]; then
   cargo build --locked --release --bin coracle --bin coracle-cni
   CORACLE_BIN=$target/release/coracle
 fi
 cargo build --locked --package conformance
-mkdir -p "$cache/logs"
+exec 8>&-
 export RUNTIME=${RUNTIME:-}
 export CORACLE_BIN CORACLE_KUBECTL=$tools/kubectl CORACLE_UPSTREAM=$tools CORACLE_IMAGES=$cache/images
 export CORACLE_CONTAINERD_TOML=$cache/containerd.toml CORACLE_KEEP_LOGS=$cache/logs CONFORMANCE_CACHE=$cache

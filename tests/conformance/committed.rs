@@ -68,6 +68,12 @@ pub(crate) fn write_results(results: &Results) -> anyhow::Result<()> {
     write(RESULTS, &(serde_json::to_string_pretty(results)? + "\n"))
 }
 
+/// The page alone, without a run.
+pub(crate) fn write_page_anew() -> anyhow::Result<()> {
+    let _lock = lock()?;
+    write_page()
+}
+
 /// The page is made from what the file says, not from what this process remembers.
 pub(crate) fn write_page() -> anyhow::Result<()> {
     write(PAGE, &render::page(&results()?, &limits()?))

@@ -27,6 +27,7 @@ mod target;
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
+    io::{self, Write},
     path::PathBuf,
     process::ExitCode,
     sync::LazyLock,
@@ -53,7 +54,7 @@ pub(crate) fn repository() -> PathBuf {
 }
 
 pub(crate) fn progress(text: &str) {
-    eprintln!("[{:>5} s] {text}", STARTED.elapsed().as_secs());
+    interrupt::say(&format!("[{:>5} s] {text}", STARTED.elapsed().as_secs()));
 }
 
 fn main() -> ExitCode {
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
     // The page alone, after `results.json` was merged or mended by hand.
     let page = env::args().any(|word| word == "page");
     let outcome = if page {
-        committed::write_page().map(|()| true)
+        committed::write_page_anew().map(|()| true)
     } else {
         Asked::read().and_then(|asked| run(&asked))
     };
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("conformance: {error:#}");
+            interrupt::say(&format!("conformance: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -152,9 +153,9 @@ fn run(asked: &Asked) -> anyhow::Result<bool> {
     Ok(bad.is_empty())
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of a program that people run")]
+/// The answer; whoever no longer reads it is none of our trouble.
 fn println(text: &str) {
-    println!("{text}");
+    drop(writeln!(io::stdout(), "{text}"));
 }
 
 /// Those that may run beside others, then those that may not; then once more what must pass and did not. A batch that

@@ -15,13 +15,14 @@ use std::{
 use tempfile::TempDir;
 
 use crate::hosts::{
+    interrupt::say,
     link::{self, Link},
     program::{Dead, Started, tail, within},
 };
 
 /// What taking a host down takes on a busy machine, with many pods left, and more.
 const LONG: Duration = Duration::from_secs(180);
-const SHORT: Duration = Duration::from_secs(30);
+pub(super) const SHORT: Duration = Duration::from_secs(30);
 
 /// Where `make test` put a program.
 pub(crate) fn tool(variable: &str) -> PathBuf {
@@ -317,7 +318,7 @@ impl Drop for Host {
         delete.args(["netns", "del", &self.namespace]);
         for (command, limit) in [(reset, LONG), (stop, LONG), (delete, SHORT)] {
             if let Err(complaint) = within(limit, command) {
-                eprintln!("while taking {} down: {complaint}", self.namespace);
+                say(&format!("while taking {} down: {complaint}", self.namespace));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Ctrl-C, SIGTERM and a closed terminal end a program that has hosts between two steps, so that they are taken down.
 
 use std::{
+    fs,
     io::{self, Write},
     sync::OnceLock,
     thread,
@@ -21,14 +22,21 @@ pub(crate) fn listen() -> anyhow::Result<()> {
     let entered = runtime.enter();
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    // Whoever started this by nohup wants it to outlive the terminal.
+    let mut hangup = match hangup_is_ignored() {
+        true => None,
+        false => Some(signal(SignalKind::hangup()).context("listen for SIGHUP")?),
+    };
+    let mut hangup = async move || match &mut hangup {
+        Some(hangup) => hangup.recv().await,
+        None => std::future::pending().await,
+    };
     drop(entered);
     thread::spawn(move || {
         runtime.block_on(async {
-            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} _ = hangup.recv() => {} }
+            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} _ = hangup() => {} }
             tell.send_replace(true);
-            // Not by a macro, which panics where the terminal has gone.
-            drop(writeln!(io::stderr(), "interrupted: taking down what was started"));
+            say("interrupted: taking down what was started");
             // Nobody is told twice; until the process ends, further signals change nothing.
             std::future::pending::<()>().await;
         });
@@ -38,9 +46,26 @@ pub(crate) fn listen() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The first bit of the mask is signal 1.
+fn hangup_is_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
 /// Whether somebody listens, and will take down what was started.
 pub(crate) fn listens() -> bool {
     ASKED.get().is_some()
+}
+
+/// Says something that nobody may be there to read: `eprintln` would panic where the terminal has gone.
+pub(crate) fn say(text: &str) {
+    // A test's words belong to the test.
+    if cfg!(test) {
+        eprintln!("{text}");
+    } else {
+        drop(writeln!(io::stderr(), "{text}"));
+    }
 }
 
 /// An error if somebody wants the program to end.

@@ -2,7 +2,11 @@
 
 use std::{process::Command, sync::Arc};
 
-use crate::hosts::host::check;
+use crate::hosts::{
+    host::{SHORT, check},
+    interrupt::say,
+    program::within,
+};
 
 /// One link-local network, 10.88.0.0/24. It goes when its last host has gone.
 pub(crate) struct Link {
@@ -64,6 +68,10 @@ pub(super) fn address(number: u8) -> String {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        drop(Command::new("ip").args(["netns", "del", &self.namespace]).output());
+        let mut delete = Command::new("ip");
+        delete.args(["netns", "del", &self.namespace]);
+        if let Err(complaint) = within(SHORT, delete) {
+            say(&complaint);
+        }
     }
 }

@@ -19,7 +19,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::hosts::interrupt;
+use crate::hosts::interrupt::{self, say};
 
 /// What a program gets to end in once it was asked; then what the kernel gets once it was killed.
 const GRACE: Duration = Duration::from_secs(20);
@@ -101,7 +101,7 @@ impl Drop for Started {
             kill(pid(&self.child), Signal::SIGTERM).ok();
         }
         if !ends_within(GRACE, &self.child) {
-            eprintln!("{} did not end within {GRACE:?} and is killed", self.name);
+            say(&format!("{} did not end within {GRACE:?} and is killed", self.name));
         }
         reap(&mut self.child, self.leads);
         if let Ok(directory) = env::var("CORACLE_KEEP_LOGS") {
@@ -120,9 +120,11 @@ pub(crate) fn has_ended(child: &Child) -> bool {
 /// Runs a command to its end, or ends it with everything that it started. An error says what it complained of.
 pub(super) fn within(limit: Duration, mut command: Command) -> Result<(), String> {
     // A file, since nobody reads a pipe meanwhile, and what it leaves running would keep one open.
-    let mut said = tempfile::tempfile().map_err(|error| error.to_string())?;
-    let [out, err] =
-        [said.try_clone(), said.try_clone()].map(|file| file.map_or_else(|_| Stdio::null(), Stdio::from));
+    let mut said = tempfile::tempfile().ok();
+    let [out, err] = [0; 2].map(|_| {
+        let file = said.as_ref().and_then(|file| file.try_clone().ok());
+        file.map_or_else(Stdio::null, Stdio::from)
+    });
     command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
     let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
     let status = if ends_within(limit, &child) {
@@ -137,7 +139,9 @@ pub(super) fn within(limit: Duration, mut command: Command) -> Result<(), String
         Err(why) => why,
     };
     let mut text = Vec::new();
-    said.rewind().and_then(|()| said.read_to_end(&mut text)).ok();
+    if let Some(file) = &mut said {
+        file.rewind().and_then(|()| file.read_to_end(&mut text)).ok();
+    }
     Err(format!("{command:?}: {why}: {}", String::from_utf8_lossy(&text)))
 }
 
@@ -162,7 +166,7 @@ fn reap(child: &mut Child, leads: bool) {
     if ends_within(KILLED, child) {
         drop(child.wait());
     } else {
-        eprintln!("process {} cannot be killed; going on without it", child.id());
+        say(&format!("process {} cannot be killed; going on without it", child.id()));
     }
 }
 
@@ -204,7 +208,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo said; sleep 60 & wait"]);
         let began = Instant::now();
-        let complaint = within(Duration::from_millis(300), command).unwrap_err();
+        let complaint = within(Duration::from_secs(2), command).unwrap_err();
         assert!(complaint.contains("did not end within") && complaint.contains("said"), "{complaint}");
         assert!(began.elapsed() < Duration::from_secs(30));
         assert_eq!(within(GRACE, Command::new("true")), Ok(()));

@@ -55,7 +55,7 @@ const PARTS: [Part; 6] = [
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 pub(crate) fn progress(text: &str) {
-    eprintln!("[{:>4} s] {text}", STARTED.elapsed().as_secs());
+    interrupt::say(&format!("[{:>4} s] {text}", STARTED.elapsed().as_secs()));
 }
 
 fn main() -> ExitCode {
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("bench: {error:#}");
+            interrupt::say(&format!("bench: {error:#}"));
             ExitCode::FAILURE
         }
     }

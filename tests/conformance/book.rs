@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     env,
     fs::{self, File, TryLockError},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
@@ -156,7 +156,7 @@ impl Book {
     }
 }
 
-fn lock(path: &std::path::Path, target: Target) -> anyhow::Result<File> {
+fn lock(path: &Path, target: Target) -> anyhow::Result<File> {
     let file = File::create(path).with_context(|| path.display().to_string())?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -164,5 +164,21 @@ fn lock(path: &std::path::Path, target: Target) -> anyhow::Result<File> {
             bail!("another run of TARGET={target} is under way; it holds {}", path.display())
         }
         Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_one_runs_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.lock");
+        let held = lock(&path, Target::Node).unwrap();
+        let error = lock(&path, Target::Node).unwrap_err().to_string();
+        assert!(error.contains("another run of TARGET=node"), "{error}");
+        drop(held);
+        assert!(lock(&path, Target::Node).is_ok());
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context;
@@ -30,7 +30,7 @@ fn write(name: &str, text: &str) -> anyhow::Result<()> {
 }
 
 /// Renamed into place: whoever is killed meanwhile leaves the old file.
-pub(crate) fn write_file(file: &std::path::Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write_file(file: &Path, text: &str) -> anyhow::Result<()> {
     let part = file.with_extension("part");
     fs::write(&part, text)
         .and_then(|()| fs::rename(&part, file))

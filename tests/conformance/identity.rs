@@ -59,3 +59,15 @@ fn said(command: &mut Command) -> anyhow::Result<String> {
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_head_goes_back_to_is_behind_it() {
+        assert!(is_behind_head("HEAD").unwrap());
+        assert!(!is_behind_head("123456789012 with changes").unwrap());
+        assert!(!is_behind_head("nobody's").unwrap());
+    }
+}

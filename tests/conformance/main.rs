@@ -227,3 +227,17 @@ fn try_again(
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_falls_short_is_told_of_whatever_comes_after() {
+        let mut short = Vec::new();
+        assert!(go_on(Verdict::Complete, &mut short).is_ok() && short.is_empty());
+        assert!(go_on(Verdict::Short("parallel hung".into()), &mut short).is_ok());
+        let error = go_on(Verdict::Stop("the cluster died".into()), &mut short).unwrap_err().to_string();
+        assert_eq!(error, "parallel hung\nthe cluster died");
+    }
+}

@@ -155,7 +155,10 @@ impl Host {
     /// Starts a program beside coracle; does not wait. It ends with what is given back.
     pub(crate) fn start_beside(&self, name: &str, command: Command) -> Started {
         let log = self.directory.path().join(format!("{name}.log"));
-        Started::new(format!("{name} on {}", self.namespace), command, log)
+        let mut started = Started::new(format!("{name} on {}", self.namespace), command, log);
+        // As coracle's own: other hosts, and other runs, have programs of this name too.
+        started.keep_log_as(format!("{}-{name}.log", self.namespace));
+        started
     }
 
     /// What of this host, coracle or its containerd, has ended by itself.

@@ -32,7 +32,7 @@ pub(crate) struct Started {
     child: Child,
     log: PathBuf,
     /// As its log is called where all of them are kept.
-    kept: String,
+    kept: Option<String>,
     /// Whether it leads a group of its own.
     leads: bool,
 }
@@ -66,12 +66,11 @@ impl Started {
         if leads {
             command.process_group(0);
         }
-        let kept = log.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self { name, child: command.spawn().unwrap(), log, kept, leads }
+        Self { name, child: command.spawn().unwrap(), log, kept: None, leads }
     }
 
     pub(super) fn keep_log_as(&mut self, name: String) {
-        self.kept = name;
+        self.kept = Some(name);
     }
 
     pub(super) fn id(&self) -> u32 {
@@ -104,8 +103,8 @@ impl Drop for Started {
             say(&format!("{} did not end within {GRACE:?} and is killed", self.name));
         }
         reap(&mut self.child, self.leads);
-        if let Ok(directory) = env::var("CORACLE_KEEP_LOGS") {
-            drop(fs::copy(&self.log, Path::new(&directory).join(&self.kept)));
+        if let (Ok(directory), Some(name)) = (env::var("CORACLE_KEEP_LOGS"), &self.kept) {
+            drop(fs::copy(&self.log, Path::new(&directory).join(name)));
         }
     }
 }

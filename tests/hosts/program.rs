@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn a_program_that_ended_is_dead_and_shows_its_last_words() {
         let folder = tempfile::tempdir().unwrap();
-        let lives = started("sleep 60", folder.path());
+        let lives = started("exec sleep 60", folder.path());
         assert!(lives.dead().is_none());
         let ends = started("echo last words; exit 3", folder.path());
         assert!(ends_within(GRACE, &ends.child));

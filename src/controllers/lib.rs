@@ -104,6 +104,7 @@ pub mod names {
     pub const NODE: &str = "node-controller";
     pub const POD_GC: &str = "pod-garbage-collector";
     pub const REPLICA_SET: &str = "replicaset-controller";
+    pub const REPLICATION: &str = "replication-controller";
     pub const ROOT_CA: &str = "root-ca-cert-publisher";
     pub const SERVICE_ACCOUNT: &str = "service-account-controller";
     pub const TOKEN_CLEANER: &str = "token-cleaner";
@@ -121,6 +122,7 @@ pub mod names {
         NODE,
         POD_GC,
         REPLICA_SET,
+        REPLICATION,
         ROOT_CA,
         SERVICE_ACCOUNT,
         TOKEN_CLEANER,

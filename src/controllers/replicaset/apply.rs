@@ -14,7 +14,7 @@ use kube::{
     api::{DeleteParams, PostParams, Preconditions},
 };
 
-use super::plan::Plan;
+use super::{plan::Plan, replicated::Replicated};
 use crate::{
     error::{During, PassError, message},
     ledger::Ledger,
@@ -28,13 +28,14 @@ pub(super) struct Hands {
 }
 
 impl Hands {
-    pub(super) async fn claim(&self, replica_set: &ReplicaSet, plan: &Plan) -> Result<(), PassError> {
-        let meta = &replica_set.metadata;
+    /// `set` is the view of an `R`, as in all that follows.
+    pub(super) async fn claim<R: Replicated>(&self, set: &ReplicaSet, plan: &Plan) -> Result<(), PassError> {
+        let meta = &set.metadata;
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace(meta));
         if !plan.adopt.is_empty() {
-            self.check_alive(meta).await?;
+            self.check_alive::<R>(meta).await?;
         }
-        let owner = controller_reference::<ReplicaSet>(meta);
+        let owner = controller_reference::<R>(meta);
         for pod in &plan.adopt {
             ownership::adopt(&pods, &pod.metadata, &owner).await?;
         }
@@ -44,40 +45,41 @@ impl Hands {
         Ok(())
     }
 
-    /// The cache may not show yet that the ReplicaSet is going; what it adopted then would be lost.
-    async fn check_alive(&self, meta: &ObjectMeta) -> Result<(), PassError> {
-        let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), namespace(meta));
+    /// The cache may not show yet that the owner is going; what it adopted then would be lost.
+    async fn check_alive<R: Replicated>(&self, meta: &ObjectMeta) -> Result<(), PassError> {
+        let api: Api<R> = Api::namespaced(self.client.clone(), namespace(meta));
         let name = meta.name.as_deref().unwrap_or_default();
-        let fresh = api.get(name).await.during("read", name)?.metadata;
+        let fresh = api.get(name).await.during("read", name)?;
+        let fresh = fresh.metadata();
         if fresh.uid != meta.uid || fresh.deletion_timestamp.is_some() {
-            return Err(PassError::Replaced { what: format!("replica set {name}") });
+            return Err(PassError::Replaced { what: format!("{} {name}", R::NOUN) });
         }
         Ok(())
     }
 
     /// Creates and deletes pods. The error is the first of several, which are likely the same.
-    pub(super) async fn manage(
+    pub(super) async fn manage<R: Replicated>(
         &self,
         key: &ObjectKey,
-        replica_set: &ReplicaSet,
+        set: &ReplicaSet,
         plan: &Plan,
     ) -> Result<(), kube::Error> {
         let (mut left, mut batch) = (plan.create, 1);
         while left > 0 {
             let now = batch.min(left);
-            let results = join_all((0..now).map(|_| self.create(key, replica_set))).await;
+            let results = join_all((0..now).map(|_| self.create::<R>(key, set))).await;
             results.into_iter().collect::<Result<(), _>>()?;
             left -= now;
             batch *= 2;
         }
-        let deletions = join_all(plan.delete.iter().map(|pod| self.delete(key, replica_set, pod))).await;
+        let deletions = join_all(plan.delete.iter().map(|pod| self.delete::<R>(key, set, pod))).await;
         deletions.into_iter().collect()
     }
 
-    async fn create(&self, key: &ObjectKey, replica_set: &ReplicaSet) -> Result<(), kube::Error> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace(&replica_set.metadata));
-        let about = object_reference::<ReplicaSet>(&replica_set.metadata);
-        match api.create(&PostParams::default(), &new_pod(replica_set)).await {
+    async fn create<R: Replicated>(&self, key: &ObjectKey, set: &ReplicaSet) -> Result<(), kube::Error> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace(&set.metadata));
+        let about = object_reference::<R>(&set.metadata);
+        match api.create(&PostParams::default(), &new_pod::<R>(set)).await {
             Ok(pod) => {
                 self.ledger.wrote(key, &pod.metadata);
                 let name = pod.metadata.name.unwrap_or_default();
@@ -95,14 +97,14 @@ impl Hands {
         }
     }
 
-    async fn delete(
+    async fn delete<R: Replicated>(
         &self,
         key: &ObjectKey,
-        replica_set: &ReplicaSet,
+        set: &ReplicaSet,
         pod: &Arc<Pod>,
     ) -> Result<(), kube::Error> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace(&replica_set.metadata));
-        let about = object_reference::<ReplicaSet>(&replica_set.metadata);
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace(&set.metadata));
+        let about = object_reference::<R>(&set.metadata);
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let uid = pod.metadata.uid.clone();
         let params =
@@ -124,17 +126,17 @@ impl Hands {
     }
 }
 
-fn new_pod(replica_set: &ReplicaSet) -> Pod {
-    let template = replica_set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
+fn new_pod<R: Replicated>(set: &ReplicaSet) -> Pod {
+    let template = set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
     let meta = template.metadata.unwrap_or_default();
     Pod {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", replica_set.metadata.name.as_deref().unwrap_or_default())),
-            namespace: replica_set.metadata.namespace.clone(),
+            generate_name: Some(format!("{}-", set.metadata.name.as_deref().unwrap_or_default())),
+            namespace: set.metadata.namespace.clone(),
             labels: meta.labels,
             annotations: meta.annotations,
             finalizers: meta.finalizers,
-            owner_references: Some(vec![controller_reference::<ReplicaSet>(&replica_set.metadata)]),
+            owner_references: Some(vec![controller_reference::<R>(&set.metadata)]),
             ..ObjectMeta::default()
         },
         spec: template.spec,
@@ -144,4 +146,33 @@ fn new_pod(replica_set: &ReplicaSet) -> Pod {
 
 pub(super) fn namespace(meta: &ObjectMeta) -> &str {
     meta.namespace.as_deref().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ReplicationController;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Of the pod that is made: its generateName; apiVersion, kind and UID of its owner; its labels.
+    fn made<R: Replicated>(of: &R) -> serde_json::Value {
+        let pod = new_pod::<R>(&of.as_set());
+        let owner = &pod.metadata.owner_references.as_ref().unwrap()[0];
+        json!([pod.metadata.generate_name, owner.api_version, owner.kind, owner.uid, pod.metadata.labels])
+    }
+
+    #[test]
+    fn a_pod_names_its_owner_in_the_words_of_the_owners_kind() {
+        let meta = json!({"name": "web", "namespace": "d", "uid": "u"});
+        let template = json!({"metadata": {"labels": {"app": "web"}}});
+        let set: ReplicaSet =
+            serde_json::from_value(json!({"metadata": meta, "spec": {"selector": {}, "template": template}}))
+                .unwrap();
+        let labels = json!({"app": "web"});
+        assert_eq!(made(&set), json!(["web-", "apps/v1", "ReplicaSet", "u", labels]));
+        let controller: ReplicationController =
+            serde_json::from_value(json!({"metadata": meta, "spec": {"template": template}})).unwrap();
+        assert_eq!(made(&controller), json!(["web-", "v1", "ReplicationController", "u", labels]));
+    }
 }

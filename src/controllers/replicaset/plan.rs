@@ -13,13 +13,13 @@ use crate::ownership::{Claim, claim};
 /// At most this many pods are made or removed in one pass, as upstream.
 const BURST: usize = 500;
 
-/// What is known about one ReplicaSet.
+/// What is known about one ReplicaSet, or about what is seen as one.
 pub(super) struct Observed<'a> {
     pub(super) replica_set: &'a ReplicaSet,
     pub(super) selector: &'a Selector,
     /// Pods that it controls, and pods of its namespace that nobody controls.
     pub(super) pods: &'a [Arc<Pod>],
-    /// Pods of all ReplicaSets with the same owner: a node that holds many of them loses one first.
+    /// Pods of all of its kind with the same owner: a node that holds many of them loses one first.
     pub(super) related: &'a [Arc<Pod>],
     /// False while the cache lacks something that we wrote.
     pub(super) settled: bool,

@@ -1,31 +1,31 @@
-//! The loop over ReplicaSets.
+//! The loops over ReplicaSets and ReplicationControllers.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use api::{
     pods,
     references::{controller_of, object_reference},
-    selector::Selector,
 };
 use client::{Cache, Index, ObjectKey, Recorder, Store, WorkQueue};
 use jiff::Timestamp;
 use k8s_openapi::api::{
-    apps::v1::ReplicaSet,
-    core::v1::{ObjectReference, Pod},
+    apps::v1::{ReplicaSet, ReplicaSetStatus},
+    core::v1::{ObjectReference, Pod, ReplicationController},
 };
 use kube::{Api, api::PostParams};
 use lifecycle::Scope;
 
 use super::{
     apply::{Hands, namespace},
-    plan::{Observed, Plan, plan},
+    plan::{Observed, plan},
+    replicated::Replicated,
     status,
 };
 use crate::{
     ClientFor,
     error::{During, PassError, message},
     ledger::Ledger,
-    names, owners,
+    owners,
     work::{self, Next, Reconciler},
 };
 
@@ -42,28 +42,40 @@ enum Belongs {
     Nobody(String),
 }
 
-struct ReplicaSets {
+/// The pods of the cluster, which both kinds look at.
+#[derive(Clone)]
+struct Pods {
+    all: Store<Pod>,
+    of: Index<Belongs, Pod>,
+}
+
+/// The controller of one kind.
+struct Replicas<R> {
     hands: Hands,
-    sets: Store<ReplicaSet>,
-    pods: Store<Pod>,
-    pods_of: Index<Belongs, Pod>,
-    sets_of: Index<String, ReplicaSet>,
+    sets: Store<R>,
+    pods: Pods,
+    sets_of: Index<String, R>,
 }
 
 pub(crate) fn start(clients: &dyn ClientFor, cache: &Cache, scope: &Scope) {
-    let client = clients.client(names::REPLICA_SET);
-    let recorder = Recorder::new(client.clone(), names::REPLICA_SET, None, scope);
-    let sets = cache.store::<ReplicaSet>();
-    let pods = cache.store::<Pod>();
+    let all = cache.store::<Pod>();
+    let pods = Pods { of: all.index(|_, pod| vec![belongs(pod)]), all };
+    start_one::<ReplicaSet>(clients, cache, pods.clone(), scope);
+    start_one::<ReplicationController>(clients, cache, pods, scope);
+}
+
+fn start_one<R: Replicated>(clients: &dyn ClientFor, cache: &Cache, pods: Pods, scope: &Scope) {
+    let client = clients.client(R::CONTROLLER);
+    let recorder = Recorder::new(client.clone(), R::CONTROLLER, None, scope);
+    let sets = cache.store::<R>();
     let queue = WorkQueue::default();
 
-    owners::feed(scope, &queue, &sets, &pods);
+    owners::feed(scope, &queue, &sets, &pods.all);
 
-    let reconciler = Arc::new(ReplicaSets {
+    let reconciler = Arc::new(Replicas {
         hands: Hands { client, recorder: recorder.clone(), ledger: Ledger::default() },
-        pods_of: pods.index(|_, pod| vec![belongs(pod)]),
-        sets_of: sets.index(|_, set| {
-            controller_of(&set.metadata).map(|owner| owner.uid.clone()).into_iter().collect()
+        sets_of: sets.index(|_, set: &R| {
+            controller_of(set.metadata()).map(|owner| owner.uid.clone()).into_iter().collect()
         }),
         sets,
         pods,
@@ -78,42 +90,43 @@ fn belongs(pod: &Pod) -> Belongs {
     }
 }
 
-impl Reconciler for ReplicaSets {
+impl<R: Replicated> Reconciler for Replicas<R> {
     type Key = ObjectKey;
-    const NAME: &'static str = names::REPLICA_SET;
+    const NAME: &'static str = R::CONTROLLER;
 
     async fn ready(&self) {
         self.sets.wait_synced().await;
-        self.pods.wait_synced().await;
+        self.pods.all.wait_synced().await;
     }
 
     fn about(&self, key: &ObjectKey) -> Option<ObjectReference> {
-        self.sets.get(key).map(|set| object_reference::<ReplicaSet>(&set.metadata))
+        self.sets.get(key).map(|set| object_reference::<R>(set.metadata()))
     }
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, PassError> {
-        let Some(set) = self.sets.get(key) else { return Ok(Next::OnChange) };
-        let selector = set.spec.as_ref().map(|spec| &spec.selector);
-        let selector = Selector::of_object(selector)
-            .map_err(|source| PassError::Selector { what: format!("replica set {key}"), source })?;
+        let Some(object) = self.sets.get(key) else { return Ok(Next::OnChange) };
+        let what = || format!("{} {key}", R::NOUN);
+        let selector = object.selector().map_err(|source| PassError::Selector { what: what(), source })?;
+        let set = object.as_set();
         let uid = set.metadata.uid.clone().unwrap_or_default();
-        let mut pods = self.pods_of.get(&Belongs::To(uid));
-        let settled = self.hands.ledger.settled(key, &self.pods, |uid| {
+        let mut pods = self.pods.of.get(&Belongs::To(uid));
+        let settled = self.hands.ledger.settled(key, &self.pods.all, |uid| {
             pods.iter().any(|pod| {
                 pod.metadata.uid.as_deref() == Some(uid) && pod.metadata.deletion_timestamp.is_none()
             })
         });
-        pods.extend(self.pods_of.get(&Belongs::Nobody(namespace(&set.metadata).to_string())));
+        pods.extend(self.pods.of.get(&Belongs::Nobody(namespace(&set.metadata).to_string())));
         let related = self.related(&set, &pods);
         let now = Timestamp::now();
         let plan = plan(
             &Observed { replica_set: &set, selector: &selector, pods: &pods, related: &related, settled },
             now,
         );
-        self.hands.claim(&set, &plan).await?;
-        let managed = self.hands.manage(key, &set, &plan).await;
-        self.publish(&set, &plan, managed.as_ref().err(), now).await?;
-        managed.during("manage pods of", format!("replica set {key}"))?;
+        self.hands.claim::<R>(&set, &plan).await?;
+        let managed = self.hands.manage::<R>(key, &set, &plan).await;
+        let status = status::status(&set, &plan, managed.as_ref().err().map(message).as_deref(), now);
+        self.publish(key, &object, set.status.as_ref(), R::shown(status)).await?;
+        managed.during("manage pods of", what())?;
         if !settled {
             return Ok(Next::After(UNSETTLED));
         }
@@ -121,14 +134,14 @@ impl Reconciler for ReplicaSets {
     }
 }
 
-impl ReplicaSets {
-    /// The pods of all ReplicaSets of the same owner.
+impl<R: Replicated> Replicas<R> {
+    /// The pods of all objects of this kind that have the same owner.
     fn related(&self, set: &ReplicaSet, own: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
         let Some(owner) = controller_of(&set.metadata) else { return own.to_vec() };
         let mut related: HashMap<String, Arc<Pod>> = HashMap::new();
         for sibling in self.sets_of.get(owner.uid.as_str()) {
-            let uid = sibling.metadata.uid.clone().unwrap_or_default();
-            for pod in self.pods_of.get(&Belongs::To(uid)) {
+            let uid = sibling.metadata().uid.clone().unwrap_or_default();
+            for pod in self.pods.of.get(&Belongs::To(uid)) {
                 if pods::is_active(&pod) {
                     related.insert(pod.metadata.uid.clone().unwrap_or_default(), pod);
                 }
@@ -137,25 +150,23 @@ impl ReplicaSets {
         related.into_values().collect()
     }
 
+    /// Writes the status, unless `shown` says the same already.
     async fn publish(
         &self,
-        set: &ReplicaSet,
-        plan: &Plan,
-        failure: Option<&kube::Error>,
-        now: Timestamp,
+        key: &ObjectKey,
+        object: &R,
+        shown: Option<&ReplicaSetStatus>,
+        status: ReplicaSetStatus,
     ) -> Result<(), PassError> {
-        let failure = failure.map(message);
-        let status = status::status(set, plan, failure.as_deref(), now);
-        if set.status.as_ref().is_some_and(|old| status::same(old, &status)) {
+        if shown.is_some_and(|shown| status::same(shown, &status)) {
             return Ok(());
         }
-        let name = set.metadata.name.as_deref().unwrap_or_default();
-        let api: Api<ReplicaSet> = Api::namespaced(self.hands.client.clone(), namespace(&set.metadata));
-        let next = ReplicaSet { status: Some(status), ..set.clone() };
-        match api.replace_status(name, &PostParams::default(), &next).await {
+        let api: Api<R> = Api::namespaced(self.hands.client.clone(), namespace(object.metadata()));
+        let next = object.with_status(status);
+        match api.replace_status(&key.name, &PostParams::default(), &next).await {
             Ok(_) => Ok(()),
             Err(error) if client::kind_of(&error) == client::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error).during("write status of", format!("replica set {name}")),
+            Err(error) => Err(error).during("write status of", format!("{} {key}", R::NOUN)),
         }
     }
 }

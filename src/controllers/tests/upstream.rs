@@ -19,7 +19,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     certificates::v1::CertificateSigningRequest,
-    core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount},
+    core::v1::{
+        ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+    },
     discovery::v1::EndpointSlice,
     rbac::v1::ClusterRoleBinding,
 };
@@ -258,6 +260,7 @@ async fn upstreams_api_server_is_served_by_our_controllers() {
 
     a_namespace_begins_with_its_account_and_root_ca(&admin).await;
     a_deployment_rolls_and_is_undone(&admin).await;
+    a_replication_controller_keeps_its_pods(&admin).await;
     a_service_has_its_endpoints(&admin).await;
     a_silent_node_is_tainted_and_its_pods_leave(&admin).await;
     a_node_gets_its_certificate(&admin, &cluster.as_user("node")).await;
@@ -293,6 +296,84 @@ async fn a_deployment_rolls_and_is_undone(admin: &Client) {
     assert_eq!(sets.list(&ListParams::default()).await.unwrap().items.len(), 2);
     let pods: Api<Pod> = Api::namespaced(admin.clone(), "default");
     assert_eq!(pods.list(&ListParams::default()).await.unwrap().items.len(), 5);
+}
+
+fn replication_controller(replicas: i32) -> Value {
+    json!({
+        "metadata": {"name": "old"},
+        "spec": {
+            "replicas": replicas,
+            "template": {
+                "metadata": {"labels": {"app": "old"}},
+                "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "v1"}]}
+            }
+        }
+    })
+}
+
+async fn all_available(api: &Api<ReplicationController>, replicas: i32) {
+    until(&format!("the replication controller has {replicas} pods"), || async {
+        let found = api.get("old").await.unwrap();
+        let status = found.status.unwrap_or_default();
+        status.observed_generation == found.metadata.generation
+            && status.replicas == replicas
+            && status.fully_labeled_replicas.unwrap_or(0) == replicas
+            && status.available_replicas.unwrap_or(0) == replicas
+    })
+    .await;
+}
+
+async fn a_replication_controller_keeps_its_pods(admin: &Client) {
+    let controllers: Api<ReplicationController> = Api::namespaced(admin.clone(), "default");
+    let pods: Api<Pod> = Api::namespaced(admin.clone(), "default");
+    let events: Api<Event> = Api::namespaced(admin.clone(), "default");
+    let old = ListParams::default().labels("app=old");
+
+    create(&controllers, replication_controller(2)).await;
+    all_available(&controllers, 2).await;
+    let scale = json!({"spec": {"replicas": 3}});
+    controllers.patch_scale("old", &PatchParams::default(), &Patch::Merge(scale)).await.unwrap();
+    all_available(&controllers, 3).await;
+    let told = ListParams::default().fields("involvedObject.kind=ReplicationController");
+    until("its controller tells of each pod, by its own name", || async {
+        let found = events.list(&told).await.unwrap().items;
+        let made = found.iter().filter(|event| event.reason.as_deref() == Some("SuccessfulCreate"));
+        made.filter(|event| event.reporting_component.as_deref() == Some("replication-controller")).count()
+            == 3
+    })
+    .await;
+
+    let released = pods.list(&old).await.unwrap().items[0].metadata.name.clone().unwrap();
+    let other = json!({"metadata": {"labels": {"app": "other"}}});
+    pods.patch(&released, &PatchParams::default(), &Patch::Merge(other)).await.unwrap();
+    until("a pod that it selects no more is let go", || async {
+        pods.get(&released).await.unwrap().metadata.owner_references.is_none()
+    })
+    .await;
+    until("another takes its place", || async { pods.list(&old).await.unwrap().items.len() == 3 }).await;
+    pods.delete(&released, &DeleteParams::default()).await.unwrap();
+
+    controllers.delete("old", &DeleteParams::orphan()).await.unwrap();
+    until("it leaves its pods behind", || async { controllers.get_opt("old").await.unwrap().is_none() })
+        .await;
+    let left = pods.list(&old).await.unwrap().items;
+    assert!(left.len() == 3 && left.iter().all(|pod| pod.metadata.owner_references.is_none()), "{left:?}");
+    let successor = create(&controllers, replication_controller(2)).await;
+    all_available(&controllers, 2).await;
+    for pod in pods.list(&old).await.unwrap().items {
+        let owner = &pod.metadata.owner_references.as_ref().unwrap()[0];
+        assert_eq!((owner.api_version.as_str(), owner.kind.as_str()), ("v1", "ReplicationController"));
+        assert_eq!(Some(&owner.uid), successor.metadata.uid.as_ref());
+    }
+    controllers.delete("old", &DeleteParams::foreground()).await.unwrap();
+    until("it goes after its pods", || async {
+        if controllers.get_opt("old").await.unwrap().is_some() {
+            return false;
+        }
+        assert!(pods.list(&old).await.unwrap().items.is_empty());
+        true
+    })
+    .await;
 }
 
 async fn a_service_has_its_endpoints(admin: &Client) {

@@ -1,14 +1,16 @@
-//! core/v1: namespaces, nodes, pods, services, configuration, events.
+//! core/v1: namespaces, nodes, pods, what pods are made from, services, configuration, events.
 
 use std::sync::Arc;
 
 use super::acting::{Actions, acting, connect, or_absent, part};
+use super::apps::scale;
 use super::{Cluster, rules};
 use crate::actions::{Binding, Eviction};
-use crate::registry::columns::{config, event, network, node, pod as pods};
+use crate::registry::columns::{config, event, network, node, pod as pods, workload};
 use crate::registry::strategy::service::Services;
 use crate::registry::strategy::{
     config as configuration, endpoints, event as events, namespace, node as nodes, pod,
+    replication_controller,
 };
 use crate::registry::{Field, Resource, Scope, Verbs, Virtual};
 
@@ -19,6 +21,7 @@ const PROXY_VERBS: Verbs =
 
 pub(super) fn rows(cluster: &Cluster, actions: &Actions) -> Vec<Resource> {
     let mut rows = vec![namespaces(), node_row(actions), pod_row(actions), service_row(cluster, actions)];
+    rows.extend(replicated());
     rows.extend(data(actions));
     rows.push(event_row());
     rows
@@ -108,11 +111,25 @@ fn service_row(cluster: &Cluster, actions: &Actions) -> Resource {
         .with_subresource(connect("proxy", PROXY_VERBS, ("", "v1", "ServiceProxyOptions"), proxy))
 }
 
+/// What pods are made from.
+fn replicated() -> [Resource; 2] {
+    let controllers = rules(replication_controller::REPLICATION_CONTROLLERS);
+    [
+        Resource::namespaced("", "v1", "PodTemplate", "podtemplates", rules(pod::POD_TEMPLATES))
+            .with_columns(pods::pod_templates()),
+        Resource::namespaced("", "v1", "ReplicationController", "replicationcontrollers", controllers)
+            .short(&["rc"])
+            .in_categories(&["all"])
+            .with_columns(workload::replication_controllers())
+            .selectable("status.replicas", "0")
+            .with_status()
+            .with_subresource(scale()),
+    ]
+}
+
 fn data(actions: &Actions) -> Vec<Resource> {
     let token = or_absent(actions.token.as_ref(), "serviceaccounts/token");
     vec![
-        Resource::namespaced("", "v1", "PodTemplate", "podtemplates", rules(pod::POD_TEMPLATES))
-            .with_columns(pods::pod_templates()),
         Resource::namespaced("", "v1", "Endpoints", "endpoints", rules(endpoints::ENDPOINTS))
             .short(&["ep"])
             .with_columns(network::endpoints()),

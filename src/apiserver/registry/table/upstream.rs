@@ -4,9 +4,7 @@
 use super::apps::scale;
 use super::{UpstreamKinds, rules};
 use crate::registry::columns::{batch, config, device, volume as volumes, workload};
-use crate::registry::strategy::{
-    daemon_set, device as devices, job, replication_controller, revision, stateful_set, volume,
-};
+use crate::registry::strategy::{daemon_set, device as devices, job, revision, stateful_set, volume};
 use crate::registry::{Field, Resource};
 
 const STORAGE: &str = "storage.k8s.io";
@@ -24,7 +22,6 @@ pub(super) fn rows(kinds: UpstreamKinds) -> Vec<Resource> {
 }
 
 fn workload_rows() -> Vec<Resource> {
-    let controllers = rules(replication_controller::REPLICATION_CONTROLLERS);
     let revisions = rules(revision::CONTROLLER_REVISIONS);
     let mut jobs = Resource::namespaced("batch", "v1", "Job", "jobs", rules(job::JOBS));
     // The label is older than the field.
@@ -34,13 +31,6 @@ fn workload_rows() -> Vec<Resource> {
         absent: "0".into(),
     });
     vec![
-        Resource::namespaced("", "v1", "ReplicationController", "replicationcontrollers", controllers)
-            .short(&["rc"])
-            .in_categories(&["all"])
-            .with_columns(workload::replication_controllers())
-            .selectable("status.replicas", "0")
-            .with_status()
-            .with_subresource(scale()),
         Resource::namespaced("apps", "v1", "StatefulSet", "statefulsets", rules(stateful_set::STATEFUL_SETS))
             .short(&["sts"])
             .in_categories(&["all"])

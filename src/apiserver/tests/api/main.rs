@@ -6,6 +6,7 @@ mod debugging;
 mod host;
 mod lists;
 mod nodes;
+mod replication_controllers;
 mod rows;
 mod sockets;
 mod upstream_kinds;

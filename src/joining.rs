@@ -394,10 +394,10 @@ mod tests {
             KeyHash::of(self.directory().authority().certificate())
         }
 
-        /// A token that has signed already.
+        /// A token that has signed: it is waited for.
         async fn token(&self) -> BootstrapToken {
             let token = tokens::create(&self.admin, None, None, Timestamp::now()).await.unwrap();
-            eventually("the token has signed", async || self.discover(&token).await.ok()).await;
+            self.discover(&token).await.unwrap();
             token
         }
 

@@ -13,15 +13,21 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use lifecycle::Scope;
 use pki::{BootstrapToken, KeyHash};
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep},
+};
 
 use crate::{
     address::ServerAddress,
     facts::{ClusterFacts, FactsError},
-    trust::{Clock, Distrust, verify},
+    trust::{Clock, Distrust, is_unsigned, verify},
 };
 
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long a token may take to have signed, on a control plane that is busy; kubeadm waits for minutes.
+const UNSIGNED: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_secs(1);
 /// A ConfigMap has at most 1 MiB; a stranger's answer must not fill the memory.
 const LARGEST_ANSWER: usize = 2 << 20;
 const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
@@ -136,16 +142,7 @@ pub async fn discover(
     scope: &Scope,
 ) -> Result<Discovered, DiscoverError> {
     let (own_ip, server_ip) = reach(server).await?;
-    let mut stranger = endpoint(server, Credentials::None, None)?;
-    stranger.insecure = true;
-    let claimed = read(&open(server, stranger, scope)?, server, CLUSTER_INFO, token).await?;
-    let claimed = match claimed {
-        Answer::Found(map) => map,
-        Answer::Absent => {
-            return Err(Distrust::Unreadable { server: server.to_string(), what: "it is not there" }.into());
-        }
-        Answer::Forbidden(status) => return Err(DiscoverError::Closed { server: server.clone(), status }),
-    };
+    let claimed = claimed(server, token, scope).await?;
     let trusted = verify(&server.to_string(), &claimed, token, hashes)?;
 
     let known = Credentials::Token(Secret::new(token.reveal()));
@@ -164,6 +161,35 @@ pub async fn discover(
     let facts = facts(&client, server, token).await?;
     let authority_pem = trusted.authority_pem;
     Ok(Discovered { server: server.clone(), server_ip, own_ip, authority_pem, facts, client })
+}
+
+/// What the server tells strangers of its cluster. A controller signs it for each token, some moments after the token
+/// is made: one that has not signed yet is waited for, since only time tells it from a wrong one.
+async fn claimed(
+    server: &ServerAddress,
+    token: &BootstrapToken,
+    scope: &Scope,
+) -> Result<Box<ConfigMap>, DiscoverError> {
+    let mut stranger = endpoint(server, Credentials::None, None)?;
+    stranger.insecure = true;
+    let client = open(server, stranger, scope)?;
+    let until = Instant::now() + UNSIGNED;
+    loop {
+        let map = match read(&client, server, CLUSTER_INFO, token).await? {
+            Answer::Found(map) => map,
+            Answer::Absent => {
+                return Err(
+                    Distrust::Unreadable { server: server.to_string(), what: "it is not there" }.into()
+                );
+            }
+            Answer::Forbidden(status) => return Err(DiscoverError::Closed { server: server.clone(), status }),
+        };
+        if !is_unsigned(&map, token) || Instant::now() >= until {
+            return Ok(map);
+        }
+        tracing::info!(token = token.id(), "{server} does not know the token yet; asking again");
+        sleep(AGAIN).await;
+    }
 }
 
 /// Opens and closes a connection: this machine's address and the server's on the way there.

@@ -45,6 +45,15 @@ pub(crate) struct Trusted {
     pub(crate) authority_pem: Vec<u8>,
 }
 
+/// Whether `info` names a cluster, and nothing in it is signed by `token`, rightly or wrongly.
+pub(crate) fn is_unsigned(info: &ConfigMap, token: &BootstrapToken) -> bool {
+    ClusterInfo::text(info).is_ok() && signature(info, token).is_none()
+}
+
+fn signature<'a>(info: &'a ConfigMap, token: &BootstrapToken) -> Option<&'a String> {
+    info.data.as_ref().and_then(|data| data.get(&format!("jws-kubeconfig-{}", token.id())))
+}
+
 /// Believes `info` if `token` signed it and one of `hashes` is that of an authority in it.
 pub(crate) fn verify(
     server: &str,
@@ -55,9 +64,8 @@ pub(crate) fn verify(
     let server = || server.to_owned();
     let unreadable = |what| Distrust::Unreadable { server: server(), what };
     let text = ClusterInfo::text(info).map_err(unreadable)?;
-    let signature = info.data.as_ref().and_then(|data| data.get(&format!("jws-kubeconfig-{}", token.id())));
-    let signature =
-        signature.ok_or_else(|| Distrust::UnknownToken { server: server(), id: token.id().to_owned() })?;
+    let signature = signature(info, token)
+        .ok_or_else(|| Distrust::UnknownToken { server: server(), id: token.id().to_owned() })?;
     if !token.has_signed(text.as_bytes(), signature) {
         return Err(Distrust::WrongSecret { server: server(), id: token.id().to_owned() });
     }
@@ -187,6 +195,16 @@ mod tests {
         ));
         let changed = info(&ours.to_pem(), |_| token().sign(b"something else"));
         assert!(matches!(refused(&changed, "abcdef.0123456789abcdef"), Distrust::WrongSecret { .. }));
+    }
+
+    #[test]
+    fn only_a_token_without_any_signature_is_waited_for() {
+        let good = signed(&authority().to_pem());
+        let unsigned = |info: &ConfigMap, token: &str| is_unsigned(info, &token.parse().unwrap());
+        assert!(unsigned(&good, "zzzzzz.0123456789abcdef"));
+        assert!(!unsigned(&good, "abcdef.0123456789abcdef"));
+        assert!(!unsigned(&good, "abcdef.zzzzzzzzzzzzzzzz"));
+        assert!(!unsigned(&ConfigMap::default(), "abcdef.0123456789abcdef"));
     }
 
     #[test]

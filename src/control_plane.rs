@@ -20,7 +20,7 @@ use config::Config;
 use controllers::ClientFor;
 use lifecycle::{BoxError, Scope};
 use pki::TokenKeys;
-use store::{Compactor, EmbeddedStore, Retention, Store, embedded};
+use store::{Compactor, EmbeddedStore, Store, embedded};
 use tokio::{net::TcpListener, time::Instant};
 use tracing::{info, warn};
 
@@ -160,7 +160,7 @@ impl ControlPlane {
         move |scope| {
             let store = Arc::clone(&store);
             Box::pin(async move {
-                let mut compactor = Compactor::new(Retention::default());
+                let mut compactor = Compactor::new(store::KEPT);
                 let mut minutes = tokio::time::interval(Duration::from_secs(60));
                 loop {
                     tokio::select! {

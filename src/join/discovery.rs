@@ -182,7 +182,9 @@ async fn claimed(
                     Distrust::Unreadable { server: server.to_string(), what: "it is not there" }.into()
                 );
             }
-            Answer::Forbidden(status) => return Err(DiscoverError::Closed { server: server.clone(), status }),
+            Answer::Forbidden(status) => {
+                return Err(DiscoverError::Closed { server: server.clone(), status });
+            }
         };
         if !is_unsigned(&map, token) || Instant::now() >= until {
             return Ok(map);

@@ -7,33 +7,24 @@ use std::{
 
 use crate::{Revision, Store, StoreError};
 
-/// How much history to keep. A revision goes only when both say so: a quiet cluster keeps days of history for
-/// watchers that come back late, a busy one at least what upstream keeps (five minutes).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    pub revisions: i64,
-    pub age: Duration,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self { revisions: 10_000, age: Duration::from_mins(5) }
-    }
-}
+/// How long history is kept, as upstream keeps it: lists that go on from a page and watches that start again have that
+/// much time. Whoever watches the API server's cache
+/// has as long as that one holds.
+pub const KEPT: Duration = Duration::from_mins(5);
 
 /// Remembers which revision was current when, and from that where to compact.
 #[derive(Debug)]
 pub struct Compactor {
-    retention: Retention,
-    /// Oldest first. Bounded: what is older than `age` is dropped but for one.
+    kept: Duration,
+    /// Oldest first. Bounded: what is older than `kept` is dropped but for one.
     seen: VecDeque<(Instant, Revision)>,
     compacted: Revision,
 }
 
 impl Compactor {
     #[must_use]
-    pub fn new(retention: Retention) -> Self {
-        Self { retention, seen: VecDeque::new(), compacted: Revision::ZERO }
+    pub fn new(kept: Duration) -> Self {
+        Self { kept, seen: VecDeque::new(), compacted: Revision::ZERO }
     }
 
     /// Notes the current revision and compacts what is due; answers where it compacted.
@@ -58,12 +49,11 @@ impl Compactor {
 
     fn due(&mut self, now: Instant, current: Revision) -> Option<Revision> {
         self.seen.push_back((now, current));
-        let old = |seen: &(Instant, Revision)| now.saturating_duration_since(seen.0) >= self.retention.age;
+        let old = |seen: &(Instant, Revision)| now.saturating_duration_since(seen.0) >= self.kept;
         while self.seen.get(1).is_some_and(old) {
             self.seen.pop_front();
         }
-        let by_age = self.seen.front().filter(|seen| old(seen))?.1;
-        let target = by_age.min(Revision(current.0 - self.retention.revisions));
+        let target = self.seen.front().filter(|seen| old(seen))?.1;
         (target > self.compacted && target > Revision::FIRST).then_some(target)
     }
 }
@@ -73,22 +63,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_revision_goes_when_it_is_both_old_and_far_behind() {
-        let mut compactor = Compactor::new(Retention { revisions: 100, age: Duration::from_mins(5) });
+    fn a_revision_goes_when_it_is_old() {
+        let mut compactor = Compactor::new(Duration::from_mins(5));
         let start = Instant::now();
-        let mut at = |minute, current| compactor.due(start + Duration::from_mins(minute), Revision(current));
+        let mut at = |minute, current| {
+            let due = compactor.due(start + Duration::from_mins(minute), Revision(current));
+            compactor.compacted = due.unwrap_or(compactor.compacted);
+            due
+        };
         assert_eq!(at(0, 1000), None, "nothing is known to be old yet");
         assert_eq!(at(4, 5000), None);
         assert_eq!(at(5, 5010), Some(Revision(1000)), "what was current five minutes ago");
-        assert_eq!(at(9, 5020), Some(Revision(4920)), "the last hundred stay, however old");
-        assert_eq!(at(60, 5021), Some(Revision(4921)));
+        assert_eq!(at(6, 5010), None, "it is forgotten already");
+        assert_eq!(at(9, 5020), Some(Revision(5000)));
+        assert_eq!(at(60, 5020), Some(Revision(5020)), "nothing was written for an hour");
     }
 
     #[test]
-    fn a_small_store_is_left_alone() {
-        let mut compactor = Compactor::new(Retention::default());
+    fn an_empty_store_is_left_alone() {
+        let mut compactor = Compactor::new(KEPT);
         let start = Instant::now();
-        assert_eq!(compactor.due(start, Revision(50)), None);
-        assert_eq!(compactor.due(start + Duration::from_hours(9), Revision(60)), None);
+        assert_eq!(compactor.due(start, Revision::FIRST), None);
+        assert_eq!(compactor.due(start + Duration::from_hours(9), Revision::FIRST), None);
     }
 }

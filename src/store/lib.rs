@@ -42,7 +42,7 @@ use std::{path::Path, time::Duration};
 
 use futures_util::future::BoxFuture;
 
-pub use compactor::{Compactor, Retention};
+pub use compactor::{Compactor, KEPT};
 pub use embedded::EmbeddedStore;
 pub use error::{StoreError, WriteFailure};
 pub use kv::{KeyRange, KeyValue, LeaseId, Revision};

@@ -199,6 +199,9 @@ impl Cluster {
     fn ready(&self) {
         let path = "jsonpath={range .items[*]}{.status.conditions[?(@.type=='Ready')].status} {end}";
         self.a.eventually("both nodes are Ready", TWO_MINUTES, |a| {
+            if let Some(dead) = self.dead() {
+                panic!("{dead}");
+            }
             let output = a.kubectl(&["get", "nodes", "-o", path]);
             if output.stdout == b"True True " {
                 return Ok(());

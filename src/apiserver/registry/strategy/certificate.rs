@@ -65,11 +65,12 @@ pub const CERTIFICATE_SIGNING_REQUESTS: Rules = Rules {
     ..Rules::NONE
 };
 
-/// `certificatesigningrequests/approval`: only the conditions change.
+/// `certificatesigningrequests/approval`: beside metadata, only the conditions change.
 pub const APPROVAL: Rules = Rules {
     prepare_update: |new, old| {
         let conditions = new["status"]["conditions"].take();
-        *new = old.clone();
+        new["spec"] = old["spec"].clone();
+        new["status"] = old["status"].clone();
         new["status"]["conditions"] = if conditions.is_null() { json!([]) } else { conditions };
     },
     validate_update: |new, old, found| {

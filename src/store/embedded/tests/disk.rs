@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Home, close, open};
 use crate::{
-    Compactor, KeyRange, LeaseId, Op, RangeRequest, Retention, Revision, Store, StoreError, Txn,
-    WriteFailure,
+    Compactor, KeyRange, LeaseId, Op, RangeRequest, Revision, Store, StoreError, Txn, WriteFailure,
     embedded::{EmbeddedStore, Options},
 };
 
@@ -114,13 +113,12 @@ async fn the_compactor_compacts_what_is_due() {
     for _ in 0..20 {
         put(&store, "a", 10).await.unwrap();
     }
-    let retention = Retention { revisions: 5, age: Duration::from_secs(60) };
-    let (mut compactor, now) = (Compactor::new(retention), Instant::now());
+    let (mut compactor, now) = (Compactor::new(Duration::from_secs(60)), Instant::now());
     assert_eq!(compactor.tick(&store, now).await.unwrap(), None);
     let later = now + Duration::from_secs(60);
-    assert_eq!(compactor.tick(&store, later).await.unwrap(), Some(Revision(16)));
+    assert_eq!(compactor.tick(&store, later).await.unwrap(), Some(Revision(21)));
     assert_eq!(compactor.tick(&store, later).await.unwrap(), None);
-    assert_eq!(store.stats().compacted, Revision(16));
+    assert_eq!(store.stats().compacted, Revision(21));
     close(store, scope).await;
 }
 

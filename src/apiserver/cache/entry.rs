@@ -127,8 +127,12 @@ impl Header {
 
 /// A selectable field's value as text.
 fn field_text(object: &Value, field: &crate::registry::Field) -> Box<str> {
-    match object.pointer(&field.pointer) {
-        None | Some(Value::Null) => field.absent.as_ref().into(),
+    let read = |pointer: &str| {
+        object.pointer(pointer).filter(|value| !value.is_null() && value.as_str() != Some(""))
+    };
+    let found = read(&field.pointer).or_else(|| read(field.otherwise.as_deref()?));
+    match found {
+        None => field.absent.as_ref().into(),
         Some(Value::String(text)) => text.as_str().into(),
         Some(other) => other.to_string().into(),
     }

@@ -57,7 +57,7 @@ impl Wanted {
     /// # Errors
     /// 406 when there is none; 400 for an unknown `includeObject`.
     pub fn read(headers: &HeaderMap, query: &Query) -> Result<Self, ApiError> {
-        let mut wanted = Self::of_accept(headers).ok_or_else(|| ApiError::not_acceptable(&ACCEPTED))?;
+        let mut wanted = Self::of_accept(headers, |_| true)?;
         wanted.gzip = takes_gzip(headers);
         wanted.include = match query.get("includeObject") {
             None | Some("" | "Metadata") => Include::Metadata,
@@ -74,16 +74,29 @@ impl Wanted {
         Ok(wanted)
     }
 
-    fn of_accept(headers: &HeaderMap) -> Option<Self> {
+    /// Of what has no metadata, and so no form but its own.
+    ///
+    /// # Errors
+    /// 406 when there is no media type that we can make.
+    pub fn read_plain(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let mut wanted = Self::of_accept(headers, |wanted| wanted.shape == Shape::Object)?;
+        wanted.gzip = takes_gzip(headers);
+        Ok(wanted)
+    }
+
+    fn of_accept(headers: &HeaderMap, can_be_made: impl Fn(&Self) -> bool) -> Result<Self, ApiError> {
         let accept: Vec<&str> =
             headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
         let accept = accept.join(",");
         if accept.trim().is_empty() {
-            return Some(Self::default());
+            return Ok(Self::default());
         }
         let mut clauses: Vec<(f32, Option<Self>)> = accept.split(',').map(read_clause).collect();
         clauses.sort_by(|(a, _), (b, _)| b.total_cmp(a)); // stable: the client's order decides among equals
-        clauses.into_iter().find_map(|(weight, wanted)| wanted.filter(|_| weight > 0.0))
+        let mut clauses = clauses.into_iter().filter(|(weight, _)| *weight > 0.0);
+        clauses
+            .find_map(|(_, wanted)| wanted.filter(&can_be_made))
+            .ok_or_else(|| ApiError::not_acceptable(&ACCEPTED))
     }
 }
 
@@ -134,6 +147,18 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().ok()?);
         Wanted::read(&headers, &Query::default()).ok().map(|wanted| (wanted.format, wanted.shape))
+    }
+
+    #[test]
+    fn what_has_no_metadata_is_no_table() {
+        let read = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            Wanted::read_plain(&headers).map(|wanted| wanted.shape).map_err(|error| error.code)
+        };
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(read(table).unwrap_err(), 406);
+        assert_eq!(read(&format!("{table},application/json")).unwrap(), Shape::Object);
     }
 
     #[test]

@@ -67,10 +67,10 @@ pub(crate) async fn handle(api: &Arc<Api>, request: Request) -> Result<Response<
     let now = Timestamp::now();
     let rows = api.registry.rows();
     let entry = rows.lookup(&info.group, &info.version, &info.resource).cloned();
-    let wanted = if is_answered_by_another(entry.as_ref(), info) {
-        Wanted::default()
-    } else {
-        Wanted::read(&request.parts.headers, &info.query)?
+    let wanted = match &entry {
+        entry if is_answered_by_another(entry.as_ref(), info) => Wanted::default(),
+        Some(Entry::Virtual(_)) => Wanted::read_plain(&request.parts.headers)?,
+        _ => Wanted::read(&request.parts.headers, &info.query)?,
     };
     match entry {
         None => Err(ApiError::unknown_path()),

@@ -203,8 +203,16 @@ pub struct Field {
     pub label: Name,
     /// E.g. `/spec/nodeName`; strings are taken as they are, other scalars as JSON writes them.
     pub pointer: Name,
+    /// Where it is looked for when it is not there, or empty.
+    pub otherwise: Option<Name>,
     /// The value of an object without the field: `""` for strings, `"false"` for booleans.
     pub absent: Name,
+}
+
+impl Field {
+    pub fn new(label: impl Into<Name>, pointer: impl Into<Name>, absent: impl Into<Name>) -> Self {
+        Self { label: label.into(), pointer: pointer.into(), otherwise: None, absent: absent.into() }
+    }
 }
 
 impl Resource {
@@ -283,7 +291,7 @@ impl Resource {
     #[must_use]
     pub fn selectable(mut self, label: &'static str, absent: &'static str) -> Self {
         let pointer = format!("/{}", label.replace('.', "/"));
-        self.fields.push(Field { label: label.into(), pointer: pointer.into(), absent: absent.into() });
+        self.fields.push(Field::new(label, pointer, absent));
         self
     }
 

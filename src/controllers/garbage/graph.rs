@@ -1,7 +1,7 @@
 //! Who owns whom, over all resources.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -126,6 +126,11 @@ impl Graph {
         self.find(&By::Owner(uid.to_string()))
     }
 
+    /// Whether `first` goes only after the object of this UID, by way of any number of others.
+    pub(super) fn waits_for(&self, first: &Arc<Vertex>, uid: &str) -> bool {
+        waits_for(first, uid, |owner| self.dependents(owner).into_iter().map(|(_, vertex)| vertex).collect())
+    }
+
     fn find(&self, by: &By) -> Vec<(Place, Arc<Vertex>)> {
         let parts = self.read();
         let mut found = Vec::new();
@@ -140,5 +145,64 @@ impl Graph {
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Arc<str>, Part>> {
         self.parts.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn waits_for(first: &Arc<Vertex>, uid: &str, dependents: impl Fn(&str) -> Vec<Arc<Vertex>>) -> bool {
+    let (mut seen, mut left) = (HashSet::from([first.uid.clone()]), vec![Arc::clone(first)]);
+    while let Some(vertex) = left.pop() {
+        if !vertex.waits() {
+            continue;
+        }
+        for dependent in dependents(&vertex.uid).into_iter().filter(|it| it.blocks(&vertex.uid)) {
+            if dependent.uid == uid {
+                return true;
+            }
+            if seen.insert(dependent.uid.clone()) {
+                left.push(dependent);
+            }
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// One that holds up the end of `owner`, and perhaps is deleted in the foreground itself.
+    fn vertex(uid: &str, owner: &str, waits: bool) -> Arc<Vertex> {
+        let mut meta = json!({
+            "name": uid, "uid": uid,
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "Pod", "name": owner, "uid": owner, "blockOwnerDeletion": true,
+            }],
+        });
+        if waits {
+            meta["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            meta["finalizers"] = json!([FOREGROUND]);
+        }
+        Arc::new(Vertex::of(serde_json::from_value(meta).unwrap()))
+    }
+
+    #[test]
+    fn in_a_circle_of_those_that_wait_each_waits_for_itself() {
+        let found = |all: &[Arc<Vertex>], first: usize, uid: &str| {
+            let of = |owner: &str| {
+                let owned = |it: &&Arc<Vertex>| it.owners.iter().any(|reference| reference.uid == owner);
+                all.iter().filter(owned).cloned().collect()
+            };
+            waits_for(&all[first], uid, of)
+        };
+        let circle = [vertex("a", "c", true), vertex("b", "a", true), vertex("c", "b", true)];
+        assert!((0..3).all(|first| found(&circle, first, &circle[first].uid)));
+        assert!(found(&circle, 1, "a"), "by way of c");
+        let open = [vertex("a", "c", true), vertex("b", "a", true), vertex("c", "b", false)];
+        assert!(!found(&open, 1, "a"), "c does not wait for a");
+        let chain = [vertex("a", "top", true), vertex("b", "a", true), vertex("c", "b", true)];
+        assert!(!found(&chain, 1, "a"));
+        assert!(found(&chain, 0, "c"));
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Observed {
     /// UID and state of each owner.
     pub(super) owners: Vec<(String, Owner)>,
     pub(super) dependents: usize,
-    /// Dependents that hold up its end.
+    /// Dependents that hold up its end: not those that wait for it themselves.
     pub(super) blocking: usize,
     /// False while some resource has not been seen whole.
     pub(super) graph_is_whole: bool,

@@ -91,7 +91,7 @@ impl Reconciler for Garbage {
             orphan: vertex.orphan,
             owners,
             dependents: dependents.len(),
-            blocking: dependents.iter().filter(|(_, dependent)| dependent.blocks(&vertex.uid)).count(),
+            blocking: dependents.iter().filter(|(_, dependent)| self.blocks(dependent, &vertex)).count(),
             graph_is_whole: self.graph.synced(),
         };
         self.carry_out(place, &vertex, plan(&observed), dependents).await
@@ -99,6 +99,12 @@ impl Reconciler for Garbage {
 }
 
 impl Garbage {
+    /// Whether a dependent holds up the end of its owner. One that waits for this owner in its turn does not: in a
+    /// circle nobody would ever be first.
+    fn blocks(&self, dependent: &Arc<Vertex>, owner: &Vertex) -> bool {
+        dependent.blocks(&owner.uid) && !(owner.waits() && self.graph.waits_for(dependent, &owner.uid))
+    }
+
     async fn carry_out(
         &self,
         place: &Place,

@@ -90,7 +90,7 @@ fn observed(
     let id = shown_id(inputs, latest);
     let mut status = ContainerStatus {
         name: container.name.clone(),
-        restart_count: i32::try_from(latest.attempt).unwrap_or(i32::MAX),
+        restart_count: restarts(latest),
         image: latest.image.clone(),
         image_id: latest.image_id.clone(),
         container_id: Some(id.clone()),
@@ -116,6 +116,17 @@ fn observed(
     };
     status.state = Some(state);
     status
+}
+
+/// One that was made and has not started is no restart yet: whoever sees the count grow looks for when it started.
+fn restarts(latest: &ObservedContainer) -> i32 {
+    let started = match latest.state {
+        ContainerState::Created => latest.attempt.saturating_sub(1),
+        ContainerState::Running { .. } | ContainerState::Exited(_) | ContainerState::Unknown => {
+            latest.attempt
+        }
+    };
+    i32::try_from(started).unwrap_or(i32::MAX)
 }
 
 /// Of a container that has not started.

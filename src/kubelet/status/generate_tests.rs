@@ -166,6 +166,17 @@ fn the_phase_follows_the_containers_and_the_policy() {
 }
 
 #[test]
+fn a_restart_counts_once_it_has_started() {
+    for (state, count) in [(ContainerState::Created, 1), (running(), 2), (exited(0), 2)] {
+        let containers = vec![container("c", 2, state.clone()), container("c", 1, exited(3))];
+        let status = Case::new(one("Always"), containers).generate().status;
+        assert_eq!(status.container_statuses.unwrap()[0].restart_count, count, "{state:?}");
+    }
+    let first = Case::new(one("Always"), vec![container("c", 0, ContainerState::Created)]);
+    assert_eq!(first.generate().status.container_statuses.unwrap()[0].restart_count, 0);
+}
+
+#[test]
 fn a_crash_loop_waits_with_its_last_end_beside_it() {
     let mut case = Case::new(one("Always"), vec![container("c", 2, exited(3))]);
     let why = Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 10s".into() };

@@ -169,20 +169,14 @@ fn event_row() -> Resource {
         .selectable("reportingComponent", "")
         .selectable("type", "")
         .also_served("events.k8s.io", "v1", Some(events::EVENTS_V1));
-    row.fields.push(Field { label: "source".into(), pointer: "/source/component".into(), absent: "".into() });
-    let reporting = Field {
-        label: "reportingController".into(),
-        pointer: "/reportingComponent".into(),
-        absent: "".into(),
-    };
-    row.fields.push(reporting);
+    // Those of the newer group only say who reports.
+    let source = Field::new("source", "/source/component", "");
+    row.fields.push(Field { otherwise: Some("/reportingComponent".into()), ..source });
+    row.fields.push(Field::new("reportingController", "/reportingComponent", ""));
     for field in INVOLVED {
         for prefix in ["involvedObject", "regarding"] {
-            row.fields.push(Field {
-                label: format!("{prefix}.{field}").into(),
-                pointer: format!("/involvedObject/{field}").into(),
-                absent: "".into(),
-            });
+            let (label, pointer) = (format!("{prefix}.{field}"), format!("/involvedObject/{field}"));
+            row.fields.push(Field::new(label, pointer, ""));
         }
     }
     row

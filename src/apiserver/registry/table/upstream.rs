@@ -25,11 +25,7 @@ fn workload_rows() -> Vec<Resource> {
     let revisions = rules(revision::CONTROLLER_REVISIONS);
     let mut jobs = Resource::namespaced("batch", "v1", "Job", "jobs", rules(job::JOBS));
     // The label is older than the field.
-    jobs.fields.push(Field {
-        label: "status.successful".into(),
-        pointer: "/status/succeeded".into(),
-        absent: "0".into(),
-    });
+    jobs.fields.push(Field::new("status.successful", "/status/succeeded", "0"));
     vec![
         Resource::namespaced("apps", "v1", "StatefulSet", "statefulsets", rules(stateful_set::STATEFUL_SETS))
             .short(&["sts"])
@@ -106,6 +102,6 @@ fn device_rows() -> Vec<Resource> {
 
 /// Upstream lets these be selected by `name` as well, as it always has.
 fn by_old_name(mut row: Resource) -> Resource {
-    row.fields.push(Field { label: "name".into(), pointer: "/metadata/name".into(), absent: "".into() });
+    row.fields.push(Field::new("name", "/metadata/name", ""));
     row
 }

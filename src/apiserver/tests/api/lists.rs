@@ -1,5 +1,6 @@
 //! get and list.
 
+use apiserver::registry::table;
 use http::Request;
 use serde_json::{Value, json};
 
@@ -54,6 +55,24 @@ async fn lists_are_selected_by_namespace_labels_and_fields() {
         (bad.code, bad.body["message"].as_str().unwrap()),
         (400, "\"data.x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
     );
+}
+
+#[tokio::test]
+async fn events_are_selected_by_who_reported_them_in_the_words_of_either_group() {
+    let host = Host::start(table::rows(&table::Cluster::default(), &table::Actions::default()).0).await;
+    let event = json!({
+        "metadata": {"name": "e"}, "regarding": {"namespace": "a"}, "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": "who", "reportingInstance": "here", "action": "Do", "reason": "Test", "type": "Normal",
+    });
+    host.create("/apis/events.k8s.io/v1/namespaces/a/events", event).await;
+    for (path, expected) in [
+        ("/api/v1/namespaces/a/events?fieldSelector=source%3Dwho", 1),
+        ("/api/v1/namespaces/a/events?fieldSelector=source%3Dother", 0),
+        ("/apis/events.k8s.io/v1/namespaces/a/events?fieldSelector=reportingController%3Dwho", 1),
+    ] {
+        let list = host.get(path).await;
+        assert_eq!(list.body["items"].as_array().map(Vec::len), Some(expected), "{path}: {}", list.text);
+    }
 }
 
 #[tokio::test]

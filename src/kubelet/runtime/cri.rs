@@ -341,10 +341,11 @@ impl Runtime for CriRuntime {
     }
 
     async fn pull_image(&self, name: &str, auth: Option<RegistryAuth>) -> Result<String, RuntimeError> {
+        // Without the server: containerd takes it for a URL, and drops credentials of one without a scheme, as most pull
+        // secrets name it, or of the name that Docker's own has in them. Whose they are was looked at before.
         let auth = auth.map(|auth| cri::AuthConfig {
             username: auth.username,
             password: auth.password,
-            server_address: auth.server,
             ..Default::default()
         });
         let request = cri::PullImageRequest { image: Some(image_spec(name)), auth, sandbox_config: None };

@@ -236,6 +236,7 @@ pub struct Image {
 pub struct RegistryAuth {
     pub username: String,
     pub password: String,
+    /// As the pull secret names it.
     pub server: String,
 }
 

@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use super::binding::is_conflict;
 use super::{pods, success};
 use crate::registry::strategy::at::At;
+use crate::registry::strategy::findings::Findings;
 use crate::registry::strategy::meta;
 use crate::registry::{
     Action, ActionContext, ActionRequest, DeleteOptions, Precondition, Propagation, Respond,
 };
-use crate::status::{ApiError, GroupResource, Reason};
+use crate::status::{ApiError, GroupKind, GroupResource, Reason};
 
 const VIOLATES: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 const CAUSE: &str = "DisruptionBudget";
@@ -34,6 +35,22 @@ enum Protection {
     Budget(String),
 }
 
+/// What became of an eviction that no budget has a word in.
+enum Unprotected {
+    Gone(Respond),
+    /// The pod as it was read: it runs, and its budget decides.
+    Serves(Value),
+}
+
+/// Why a pod is nobody's loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It does not serve yet.
+    Waits,
+    /// It does not serve any more, or was asked to go already.
+    Ends,
+}
+
 impl Action for Eviction {
     fn call<'a>(
         &'a self,
@@ -45,31 +62,20 @@ impl Action for Eviction {
 }
 
 async fn evict(context: &ActionContext, request: ActionRequest) -> Result<Respond, ApiError> {
-    let name = request.object["metadata"]["name"].as_str().unwrap_or(&request.info.name).to_owned();
+    let name = request.object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     if name != request.info.name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
+    check(&request.object, &name)?;
     let namespace = request.info.namespace.as_str();
     let mut options = options(&request.object["deleteOptions"]);
     options.dry_run |= request.dry_run;
-    let pinned = options.precondition_resource_version.is_some();
+    let pod = match without_budget(context, namespace, &name, &options).await? {
+        Unprotected::Gone(answer) => return Ok(answer),
+        Unprotected::Serves(pod) => pod,
+    };
 
-    for _ in 0..TRIES {
-        let pod = context.objects.get(&pods(), namespace, &name).await?;
-        if !is_past_protection(&pod) {
-            break;
-        }
-        // A pod that has not started may become ready meanwhile: then the budget counts it.
-        let mut options = options.clone();
-        if pod["status"]["phase"] == "Pending" && !pinned {
-            options.precondition_resource_version = version(&pod);
-        }
-        match delete(context, namespace, &name, options).await {
-            Err(error) if is_conflict(&error) && !pinned => {}
-            outcome => return outcome,
-        }
-    }
-    let pod = context.objects.get(&pods(), namespace, &name).await?;
+    let pinned = options.precondition_resource_version.is_some();
     let budgets = context.objects.list(&budgets(), namespace).await?;
     let protection = protection(&pod, &budgets)?;
     match &protection {
@@ -94,12 +100,41 @@ async fn evict(context: &ActionContext, request: ActionRequest) -> Result<Respon
     }
 }
 
+/// Deletes a pod that no budget protects in its state.
+async fn without_budget(
+    context: &ActionContext,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<Unprotected, ApiError> {
+    let pinned = options.precondition_resource_version.is_some();
+    let mut tries = 1;
+    loop {
+        let pod = context.objects.get(&pods(), namespace, name).await?;
+        let protected_once_ready = match unprotected(&pod) {
+            Some(State::Waits) => true,
+            Some(State::Ends) => false,
+            None => return Ok(Unprotected::Serves(pod)),
+        };
+        // A pod that has not started may become ready meanwhile: then the budget counts it.
+        let mut options = options.clone();
+        if protected_once_ready && !pinned {
+            options.precondition_resource_version = version(&pod);
+        }
+        match delete(context, namespace, name, options).await {
+            Err(error) if is_conflict(&error) && !pinned && tries < TRIES => tries += 1,
+            outcome => return outcome.map(Unprotected::Gone),
+        }
+    }
+}
+
 async fn delete(
     context: &ActionContext,
     namespace: &str,
     name: &str,
     options: DeleteOptions,
 ) -> Result<Respond, ApiError> {
+    let mut options = options;
     if !options.dry_run {
         // The pod tells why it went, for those who count failures.
         let precondition = Precondition {
@@ -112,31 +147,62 @@ async fn delete(
             disrupted(pod, now);
             Ok(())
         };
-        context.objects.update(&pods(), namespace, name, precondition, &mut change).await?;
+        let told = context.objects.update(&pods(), namespace, name, precondition, &mut change).await?;
+        // What was asked for at a version holds for what this wrote: the pod may become ready in between.
+        if options.precondition_resource_version.is_some() {
+            options.precondition_resource_version = version(&told);
+        }
     }
-    // The update above was made at the wanted version; the delete follows what it wrote.
-    let options = DeleteOptions { precondition_resource_version: None, ..options };
     context.objects.delete(&pods(), namespace, name, options).await?;
     Ok(Respond::Object(StatusCode::CREATED, success(201)))
 }
 
-fn disrupted(pod: &mut Value, now: Timestamp) {
-    let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.retain(|condition| condition["type"] != "DisruptionTarget");
-    conditions.push(json!({
-        "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
-        "message": "Eviction API: evicting", "lastProbeTime": null, "lastTransitionTime": time_text(now),
-    }));
+pub(super) fn disrupted(pod: &mut Value, now: Timestamp) {
     if pod["status"].is_null() {
         pod["status"] = json!({});
     }
-    if pod["status"].is_object() {
-        pod["status"]["conditions"] = conditions.into();
+    set_condition(
+        &mut pod["status"],
+        json!({
+            "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting", "lastProbeTime": null,
+        }),
+        now,
+    );
+}
+
+/// Puts `condition` in the place of the one of its type. The time moves only with the status.
+fn set_condition(status: &mut Value, mut condition: Value, now: Timestamp) {
+    if !status.is_object() {
+        return;
     }
+    let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    condition["lastTransitionTime"] = time_text(now).into();
+    match conditions.iter_mut().find(|old| old["type"] == condition["type"]) {
+        Some(old) => {
+            if old["status"] == condition["status"] && old["lastTransitionTime"].is_string() {
+                condition["lastTransitionTime"] = old["lastTransitionTime"].clone();
+            }
+            *old = condition;
+        }
+        None => conditions.push(condition),
+    }
+    status["conditions"] = conditions.into();
 }
 
 fn time_text(time: Timestamp) -> String {
     jiff::fmt::strtime::format("%Y-%m-%dT%H:%M:%SZ", time).unwrap_or_default()
+}
+
+/// A pod whose stored form cannot be read is no pod that a budget could be asked about.
+fn check(eviction: &Value, name: &str) -> Result<(), ApiError> {
+    let at = At::root(eviction).get("deleteOptions").get("ignoreStoreReadErrorWithClusterBreakingPotential");
+    if at.value() != &Value::Bool(true) {
+        return Ok(());
+    }
+    let mut found = Findings::default();
+    found.invalid(&at, "can not be set for pod eviction, try after removing the option");
+    Err(ApiError::invalid(&GroupKind::new("policy", "Eviction"), name, &found.into_errors()))
 }
 
 fn budgets() -> GroupResource {
@@ -164,10 +230,16 @@ fn options(options: &Value) -> DeleteOptions {
     }
 }
 
-/// A pod that does not serve (any more, or yet) is nobody's loss.
-fn is_past_protection(pod: &Value) -> bool {
-    let phase = pod["status"]["phase"].as_str().unwrap_or_default();
-    matches!(phase, "Succeeded" | "Failed" | "Pending") || pod["metadata"]["deletionTimestamp"].is_string()
+/// None: the pod runs.
+pub(super) fn unprotected(pod: &Value) -> Option<State> {
+    if pod["metadata"]["deletionTimestamp"].is_string() {
+        return Some(State::Ends);
+    }
+    match pod["status"]["phase"].as_str().unwrap_or_default() {
+        "Succeeded" | "Failed" => Some(State::Ends),
+        "Pending" => Some(State::Waits),
+        _ => None,
+    }
 }
 
 fn protection(pod: &Value, budgets: &[Value]) -> Result<Protection, ApiError> {
@@ -224,6 +296,13 @@ pub(super) fn spend(budget: &mut Value, pod: &str, now: Timestamp) -> Result<(),
         return Err(error.with_cause(CAUSE, refusal(&name, &status), ""));
     }
     budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
+    if allowed == 1 {
+        let none_left = json!({
+            "type": "DisruptionAllowed", "status": "False", "reason": "InsufficientPods", "message": "",
+            "observedGeneration": count("observedGeneration"),
+        });
+        set_condition(&mut budget["status"], none_left, now);
+    }
     budget["status"]["disruptedPods"][pod] = time_text(now).into();
     Ok(())
 }

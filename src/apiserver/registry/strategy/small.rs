@@ -177,6 +177,7 @@ pub const POD_DISRUPTION_BUDGETS: Rules = Rules {
     },
     validate: |budget, found| disruption(&budget.get("spec"), found),
     validate_status: |new, _old, found| {
+        meta::conditions(&new.get("status").get("conditions"), found);
         for field in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
             found.not_negative(&new.get("status").get(field));
         }

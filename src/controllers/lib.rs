@@ -16,6 +16,7 @@
 mod bootstrap_tokens;
 mod certificates;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 mod error;
@@ -96,6 +97,7 @@ pub mod names {
     pub const BOOTSTRAP_SIGNER: &str = "bootstrap-signer";
     pub const CERTIFICATES: &str = "certificate-controller";
     pub const DEPLOYMENT: &str = "deployment-controller";
+    pub const DISRUPTION: &str = "disruption-controller";
     pub const ENDPOINTS: &str = "endpoint-controller";
     pub const ENDPOINT_SLICE: &str = "endpointslice-controller";
     pub const GARBAGE: &str = "generic-garbage-collector";
@@ -114,6 +116,7 @@ pub mod names {
         BOOTSTRAP_SIGNER,
         CERTIFICATES,
         DEPLOYMENT,
+        DISRUPTION,
         ENDPOINTS,
         ENDPOINT_SLICE,
         GARBAGE,
@@ -159,6 +162,7 @@ pub async fn run(
     node_lifecycle::start(&config, clients, cache, &scope);
     deployment::start(clients, cache, &scope);
     replicaset::start(clients, cache, &scope);
+    disruption::start(clients, cache, &scope);
     endpointslice::start(clients, cache, &scope);
     endpoints::start(clients, cache, &scope);
     mirroring::start(clients, cache, &scope);

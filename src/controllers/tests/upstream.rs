@@ -23,11 +23,12 @@ use k8s_openapi::api::{
         ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
     },
     discovery::v1::EndpointSlice,
+    policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus},
     rbac::v1::ClusterRoleBinding,
 };
 use kube::{
     Api,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams},
 };
 use lifecycle::Scope;
 use serde::de::DeserializeOwned;
@@ -261,6 +262,7 @@ async fn upstreams_api_server_is_served_by_our_controllers() {
     a_namespace_begins_with_its_account_and_root_ca(&admin).await;
     a_deployment_rolls_and_is_undone(&admin).await;
     a_replication_controller_keeps_its_pods(&admin).await;
+    a_budget_is_counted_spent_and_kept(&admin).await;
     a_service_has_its_endpoints(&admin).await;
     a_silent_node_is_tainted_and_its_pods_leave(&admin).await;
     a_node_gets_its_certificate(&admin, &cluster.as_user("node")).await;
@@ -374,6 +376,59 @@ async fn a_replication_controller_keeps_its_pods(admin: &Client) {
         true
     })
     .await;
+}
+
+async fn counted(
+    api: &Api<PodDisruptionBudget>,
+    what: &str,
+    holds: impl Fn(&PodDisruptionBudgetStatus) -> bool,
+) {
+    until(what, || async {
+        let found = api.get("web").await.unwrap();
+        let status = found.status.unwrap_or_default();
+        status.observed_generation == found.metadata.generation && holds(&status)
+    })
+    .await;
+}
+
+/// Of the five pods of the Deployment `web`, four have to stay.
+async fn a_budget_is_counted_spent_and_kept(admin: &Client) {
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(admin.clone(), "default");
+    let pods: Api<Pod> = Api::namespaced(admin.clone(), "default");
+    let spec = json!({"maxUnavailable": "20%", "selector": {"matchLabels": {"app": "web"}}});
+    create(&budgets, json!({"metadata": {"name": "web"}, "spec": spec})).await;
+    let whole = |status: &PodDisruptionBudgetStatus| {
+        (status.expected_pods, status.desired_healthy, status.current_healthy, status.disruptions_allowed)
+            == (Some(5), Some(4), Some(5), Some(1))
+    };
+    counted(&budgets, "the Deployment's size is known", whole).await;
+    let web = pods.list(&ListParams::default().labels("app=web")).await.unwrap().items;
+    let victim = web[0].metadata.name.clone().unwrap();
+    pods.evict(&victim, &EvictParams::default()).await.unwrap();
+    counted(&budgets, "another pod takes its place", |status| {
+        whole(status) && status.disrupted_pods.is_none()
+    })
+    .await;
+
+    let all = json!({"spec": {"maxUnavailable": 0}});
+    budgets.patch("web", &PatchParams::default(), &Patch::Merge(all)).await.unwrap();
+    counted(&budgets, "nothing is allowed", |status| status.disruptions_allowed.unwrap_or(0) == 0).await;
+    let stays = web[1].metadata.name.clone().unwrap();
+    let refused = pods.evict(&stays, &EvictParams::default()).await.unwrap_err();
+    assert!(matches!(&refused, kube::Error::Api(status) if status.code == 429), "{refused}");
+
+    let lone = json!({"metadata": {"name": "lone", "labels": {"app": "web"}}, "spec": {"nodeName": "n1",
+        "containers": [{"name": "c", "image": "v1"}]}});
+    create(&pods, lone).await;
+    let unmanaged =
+        ListParams::default().fields("involvedObject.kind=PodDisruptionBudget,reason=UnmanagedPods");
+    let events: Api<Event> = Api::namespaced(admin.clone(), "default");
+    until("a pod without a controller is told of", || async {
+        !events.list(&unmanaged).await.unwrap().items.is_empty()
+    })
+    .await;
+    pods.delete("lone", &DeleteParams::default()).await.unwrap();
+    budgets.delete("web", &DeleteParams::default()).await.unwrap();
 }
 
 async fn a_service_has_its_endpoints(admin: &Client) {

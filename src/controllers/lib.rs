@@ -27,18 +27,23 @@ mod mirroring;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod owned;
 mod owners;
 mod ownership;
 mod pod_gc;
+mod pod_hands;
 mod replicaset;
 mod resources;
 mod service_account;
+mod template;
 mod work;
 
 use std::{sync::Arc, time::Duration};
 
 use client::{Cache, Client};
 use lifecycle::Scope;
+
+use owned::Pods;
 
 pub use node_ipam::CidrError;
 
@@ -160,9 +165,10 @@ pub async fn run(
     namespace::start(clients, cache, &scope);
     node_ipam::start(&config, clients, cache, &scope)?;
     node_lifecycle::start(&config, clients, cache, &scope);
+    let pods = Pods::new(cache);
     deployment::start(clients, cache, &scope);
-    replicaset::start(clients, cache, &scope);
     disruption::start(clients, cache, &scope);
+    replicaset::start(clients, cache, &pods, &scope);
     endpointslice::start(clients, cache, &scope);
     endpoints::start(clients, cache, &scope);
     mirroring::start(clients, cache, &scope);

@@ -51,6 +51,20 @@ where
     Ok(())
 }
 
+/// The cache may not show yet that the owner is going; what it adopted then would be lost.
+pub(crate) async fn check_alive<K>(api: &Api<K>, owner: &ObjectMeta, noun: &str) -> Result<(), PassError>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let name = owner.name.as_deref().unwrap_or_default();
+    let fresh = api.get(name).await.during("read", name)?;
+    let fresh = fresh.meta();
+    if fresh.uid != owner.uid || fresh.deletion_timestamp.is_some() {
+        return Err(PassError::Replaced { what: format!("{noun} {name}") });
+    }
+    Ok(())
+}
+
 /// Removes our reference and leaves the others.
 pub(crate) async fn release<K>(api: &Api<K>, object: &ObjectMeta, owner_uid: &str) -> Result<(), PassError>
 where

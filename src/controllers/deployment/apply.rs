@@ -17,9 +17,11 @@ use api::constants::annotation::DEPLOYMENT_REVISION;
 use super::{
     plan::{Plan, Step},
     status::{self, PROGRESSING},
+};
+use crate::{
+    error::{During, PassError, message},
     template,
 };
-use crate::error::{During, PassError, message};
 
 pub(super) struct Hands {
     pub(super) client: Client,

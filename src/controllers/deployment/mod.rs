@@ -23,6 +23,5 @@ mod scale;
 mod simulation;
 mod status;
 mod task;
-mod template;
 
 pub(crate) use task::start;

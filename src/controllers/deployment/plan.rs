@@ -20,8 +20,8 @@ use super::{
     revisions,
     scale::{self, Bounds, Old, available, replicas},
     status::{self, PROGRESSING, Sets},
-    template,
 };
+use crate::template;
 
 pub(super) struct Observed<'a> {
     pub(super) deployment: &'a Deployment,

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     ClientFor,
-    error::{During, PassError},
+    error::PassError,
     names, owners,
     ownership::{self, Claim},
     work::{self, Next, Reconciler},
@@ -136,11 +136,7 @@ impl Deployments {
                 Claim::Ours => ours.push(set),
                 Claim::Ignore => {}
                 Claim::Adopt => {
-                    let name = meta.name.as_deref().unwrap_or_default();
-                    let fresh = self.hands.deployments(meta).get(name).await.during("read", name)?.metadata;
-                    if fresh.uid != meta.uid || fresh.deletion_timestamp.is_some() {
-                        return Err(PassError::Replaced { what: format!("deployment {name}") });
-                    }
+                    ownership::check_alive(&self.hands.deployments(meta), meta, "deployment").await?;
                     ownership::adopt(&api, &set.metadata, &owner).await?;
                     changed = true;
                 }

@@ -16,7 +16,7 @@ use kube::{Api, api::PostParams};
 use lifecycle::Scope;
 
 use super::{
-    apply::{Hands, namespace},
+    apply::manage,
     plan::{Observed, plan},
     replicated::Replicated,
     status,
@@ -25,7 +25,9 @@ use crate::{
     ClientFor,
     error::{During, PassError, message},
     ledger::Ledger,
+    owned::Pods,
     owners,
+    pod_hands::PodHands,
     work::{self, Next, Reconciler},
 };
 
@@ -33,35 +35,17 @@ const WORKERS: usize = 5;
 /// When our own writes are not in the cache yet and no event of theirs wakes us.
 const UNSETTLED: Duration = Duration::from_secs(2);
 
-/// Who a pod belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Belongs {
-    /// To the controller of this UID.
-    To(String),
-    /// To nobody, in this namespace.
-    Nobody(String),
-}
-
-/// The pods of the cluster, which both kinds look at.
-#[derive(Clone)]
-struct Pods {
-    all: Store<Pod>,
-    of: Index<Belongs, Pod>,
-}
-
 /// The controller of one kind.
 struct Replicas<R> {
-    hands: Hands,
+    hands: PodHands,
     sets: Store<R>,
     pods: Pods,
     sets_of: Index<String, R>,
 }
 
-pub(crate) fn start(clients: &dyn ClientFor, cache: &Cache, scope: &Scope) {
-    let all = cache.store::<Pod>();
-    let pods = Pods { of: all.index(|_, pod| vec![belongs(pod)]), all };
+pub(crate) fn start(clients: &dyn ClientFor, cache: &Cache, pods: &Pods, scope: &Scope) {
     start_one::<ReplicaSet>(clients, cache, pods.clone(), scope);
-    start_one::<ReplicationController>(clients, cache, pods, scope);
+    start_one::<ReplicationController>(clients, cache, pods.clone(), scope);
 }
 
 fn start_one<R: Replicated>(clients: &dyn ClientFor, cache: &Cache, pods: Pods, scope: &Scope) {
@@ -73,7 +57,7 @@ fn start_one<R: Replicated>(clients: &dyn ClientFor, cache: &Cache, pods: Pods, 
     owners::feed(scope, &queue, &sets, &pods.all);
 
     let reconciler = Arc::new(Replicas {
-        hands: Hands { client, recorder: recorder.clone(), ledger: Ledger::default() },
+        hands: PodHands { client, recorder: recorder.clone(), ledger: Ledger::default() },
         sets_of: sets.index(|_, set: &R| {
             controller_of(set.metadata()).map(|owner| owner.uid.clone()).into_iter().collect()
         }),
@@ -81,13 +65,6 @@ fn start_one<R: Replicated>(clients: &dyn ClientFor, cache: &Cache, pods: Pods, 
         pods,
     });
     work::start(scope, &reconciler, &queue, WORKERS, &recorder);
-}
-
-fn belongs(pod: &Pod) -> Belongs {
-    match controller_of(&pod.metadata) {
-        Some(owner) => Belongs::To(owner.uid.clone()),
-        None => Belongs::Nobody(pod.metadata.namespace.clone().unwrap_or_default()),
-    }
 }
 
 impl<R: Replicated> Reconciler for Replicas<R> {
@@ -109,21 +86,21 @@ impl<R: Replicated> Reconciler for Replicas<R> {
         let selector = object.selector().map_err(|source| PassError::Selector { what: what(), source })?;
         let set = object.as_set();
         let uid = set.metadata.uid.clone().unwrap_or_default();
-        let mut pods = self.pods.of.get(&Belongs::To(uid));
+        let mut pods = self.pods.by(&uid);
         let settled = self.hands.ledger.settled(key, &self.pods.all, |uid| {
             pods.iter().any(|pod| {
                 pod.metadata.uid.as_deref() == Some(uid) && pod.metadata.deletion_timestamp.is_none()
             })
         });
-        pods.extend(self.pods.of.get(&Belongs::Nobody(namespace(&set.metadata).to_string())));
+        pods.extend(self.pods.orphans(key.namespace()));
         let related = self.related(&set, &pods);
         let now = Timestamp::now();
         let plan = plan(
             &Observed { replica_set: &set, selector: &selector, pods: &pods, related: &related, settled },
             now,
         );
-        self.hands.claim::<R>(&set, &plan).await?;
-        let managed = self.hands.manage::<R>(key, &set, &plan).await;
+        self.hands.claim::<R>(&set.metadata, R::NOUN, &plan.adopt, &plan.release).await?;
+        let managed = manage::<R>(&self.hands, key, &set, &plan).await;
         let status = status::status(&set, &plan, managed.as_ref().err().map(message).as_deref(), now);
         self.publish(key, &object, set.status.as_ref(), R::shown(status)).await?;
         managed.during("manage pods of", what())?;
@@ -141,7 +118,7 @@ impl<R: Replicated> Replicas<R> {
         let mut related: HashMap<String, Arc<Pod>> = HashMap::new();
         for sibling in self.sets_of.get(owner.uid.as_str()) {
             let uid = sibling.metadata().uid.clone().unwrap_or_default();
-            for pod in self.pods.of.get(&Belongs::To(uid)) {
+            for pod in self.pods.by(&uid) {
                 if pods::is_active(&pod) {
                     related.insert(pod.metadata.uid.clone().unwrap_or_default(), pod);
                 }
@@ -161,7 +138,7 @@ impl<R: Replicated> Replicas<R> {
         if shown.is_some_and(|shown| status::same(shown, &status)) {
             return Ok(());
         }
-        let api: Api<R> = Api::namespaced(self.hands.client.clone(), namespace(object.metadata()));
+        let api: Api<R> = Api::namespaced(self.hands.client.clone(), key.namespace());
         let next = object.with_status(status);
         match api.replace_status(&key.name, &PostParams::default(), &next).await {
             Ok(_) => Ok(()),

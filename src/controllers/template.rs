@@ -7,26 +7,30 @@ use serde_json::Value;
 
 use crate::hash::{fnv1a, safe};
 
-/// Names a template within a Deployment. `collisions` makes another name for the same template when the
+/// Names a template among those of one owner. `collisions` makes another name for the same template when the
 /// first one is taken. The value is ours; nobody computes it again to compare.
-pub(super) fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+pub(crate) fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     let text = normal(template).to_string();
     let salt = collisions.map(i32::to_le_bytes);
     safe(fnv1a(&[text.as_bytes(), salt.as_ref().map_or(&[], |salt| salt.as_slice())]))
 }
 
 /// Whether both make the same pods, but for the hash label.
-pub(super) fn same(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
+pub(crate) fn same(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     normal(a) == normal(b)
 }
 
-/// The template as JSON without the hash label, and without what differs in form only: empty lists and
-/// maps that a client may or may not have sent.
+/// The template as plain JSON without the hash label.
 fn normal(template: &PodTemplateSpec) -> Value {
     let mut value = serde_json::to_value(template).unwrap_or_default();
     if let Some(labels) = value.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
         labels.remove(POD_TEMPLATE_HASH);
     }
+    plain(value)
+}
+
+/// A template without what differs in form only: empty lists and maps that a client may or may not have sent.
+pub(crate) fn plain(mut value: Value) -> Value {
     drop_empty(&mut value);
     value
 }

@@ -15,6 +15,7 @@
 
 mod bootstrap_tokens;
 mod certificates;
+mod daemonset;
 mod deployment;
 mod disruption;
 mod endpoints;
@@ -101,6 +102,7 @@ impl ClientFor for Client {
 pub mod names {
     pub const BOOTSTRAP_SIGNER: &str = "bootstrap-signer";
     pub const CERTIFICATES: &str = "certificate-controller";
+    pub const DAEMON_SET: &str = "daemon-set-controller";
     pub const DEPLOYMENT: &str = "deployment-controller";
     pub const DISRUPTION: &str = "disruption-controller";
     pub const ENDPOINTS: &str = "endpoint-controller";
@@ -120,6 +122,7 @@ pub mod names {
     pub const ALL: &[&str] = &[
         BOOTSTRAP_SIGNER,
         CERTIFICATES,
+        DAEMON_SET,
         DEPLOYMENT,
         DISRUPTION,
         ENDPOINTS,
@@ -169,6 +172,7 @@ pub async fn run(
     deployment::start(clients, cache, &scope);
     disruption::start(clients, cache, &scope);
     replicaset::start(clients, cache, &pods, &scope);
+    daemonset::start(clients, cache, &pods, &scope);
     endpointslice::start(clients, cache, &scope);
     endpoints::start(clients, cache, &scope);
     mirroring::start(clients, cache, &scope);

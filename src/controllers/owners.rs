@@ -1,4 +1,5 @@
-//! Wakes the owners of what changed: Deployments for ReplicaSets, ReplicaSets and ReplicationControllers for pods.
+//! Wakes the owners of what changed: Deployments for ReplicaSets; DaemonSets, ReplicaSets and ReplicationControllers for
+//! pods.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,7 +11,7 @@ use client::{ObjectKey, Store, WorkQueue};
 use k8s_openapi::{
     Metadata, Resource,
     api::{
-        apps::v1::{Deployment, ReplicaSet},
+        apps::v1::{DaemonSet, Deployment, ReplicaSet},
         core::v1::ReplicationController,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -36,6 +37,12 @@ impl Owner for ReplicaSet {
     }
 }
 
+impl Owner for DaemonSet {
+    fn selector(&self) -> Result<Selector, SelectorObjectError> {
+        Selector::of_object(self.spec.as_ref().map(|spec| &spec.selector))
+    }
+}
+
 impl Owner for ReplicationController {
     /// A plain map. One without labels selects nothing: the API server lets none be stored, and every pod of a
     /// namespace is nothing to take by a mistake.
@@ -54,6 +61,19 @@ where
     C: Metadata<Ty = ObjectMeta> + Send + Sync + 'static,
 {
     work::feed(scope, queue, owners.changes(), itself);
+    feed_dependents(scope, queue, owners, owned);
+}
+
+/// Queues the owners whom a change of something else `owned` concerns.
+pub(crate) fn feed_dependents<O, C>(
+    scope: &Scope,
+    queue: &WorkQueue<ObjectKey>,
+    owners: &Store<O>,
+    owned: &Store<C>,
+) where
+    O: Owner,
+    C: Metadata<Ty = ObjectMeta> + Send + Sync + 'static,
+{
     let changed =
         owned.changes_by(|_, object: &C| concerned::<O>(object.metadata()).into_iter().collect::<Vec<_>>());
     let owners = owners.clone();

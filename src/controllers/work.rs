@@ -91,7 +91,7 @@ pub(crate) fn feed<U, K>(
     scope: &Scope,
     queue: &WorkQueue<K>,
     mut changes: Changes<U>,
-    keys: impl Fn(U) -> Vec<K> + Send + 'static,
+    mut keys: impl FnMut(U) -> Vec<K> + Send + 'static,
 ) where
     U: Eq + Hash + Send + 'static,
     K: Clone + Eq + Hash + Send + Sync + 'static,

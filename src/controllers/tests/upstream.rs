@@ -17,7 +17,7 @@ use client::{Cache, Client, Credentials, Endpoint, LeaseHolder, LeaseName, Secre
 use controllers::{ClientFor, Config, names};
 use jiff::Timestamp;
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
+    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
     certificates::v1::CertificateSigningRequest,
     core::v1::{
         ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
@@ -263,6 +263,7 @@ async fn upstreams_api_server_is_served_by_our_controllers() {
     a_deployment_rolls_and_is_undone(&admin).await;
     a_replication_controller_keeps_its_pods(&admin).await;
     a_budget_is_counted_spent_and_kept(&admin).await;
+    a_daemon_set_follows_its_nodes_rolls_and_is_undone(&admin).await;
     a_service_has_its_endpoints(&admin).await;
     a_silent_node_is_tainted_and_its_pods_leave(&admin).await;
     a_node_gets_its_certificate(&admin, &cluster.as_user("node")).await;
@@ -429,6 +430,76 @@ async fn a_budget_is_counted_spent_and_kept(admin: &Client) {
     .await;
     pods.delete("lone", &DeleteParams::default()).await.unwrap();
     budgets.delete("web", &DeleteParams::default()).await.unwrap();
+}
+
+/// The test's scheduler: what is made for n1 is bound to it.
+async fn bind(pods: &Api<Pod>, label: &ListParams) {
+    for pod in pods.list(label).await.unwrap() {
+        let spec = serde_json::to_value(&pod.spec).unwrap();
+        let terms = "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+        let pinned = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]);
+        assert_eq!(spec.pointer(terms), Some(&pinned), "n1 is the only node that is meant");
+        if spec["nodeName"].is_null() {
+            let name = pod.metadata.name.as_deref().unwrap();
+            let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+                "target": {"kind": "Node", "name": "n1"}});
+            let params = PostParams::default();
+            // Gone in between, or bound: the next look shows it.
+            drop(pods.create_subresource::<_, Value>("binding", name, &params, &binding).await);
+        }
+    }
+}
+
+async fn everywhere(admin: &Client, image: &str, number: i64) {
+    let sets: Api<DaemonSet> = Api::namespaced(admin.clone(), "default");
+    let pods: Api<Pod> = Api::namespaced(admin.clone(), "default");
+    let revisions: Api<ControllerRevision> = Api::namespaced(admin.clone(), "default");
+    let label = ListParams::default().labels("app=agent");
+    until(&format!("the daemon set runs {image} as revision {number}"), || async {
+        bind(&pods, &label).await;
+        let found = sets.get("agent").await.unwrap();
+        let status = found.status.unwrap_or_default();
+        let newest = revisions.list(&label).await.unwrap().items;
+        let newest = newest.into_iter().max_by_key(|revision| revision.revision);
+        let of = newest.filter(|revision| revision.revision == number).and_then(|revision| revision.data);
+        of.is_some_and(|data| data.0["spec"]["template"]["spec"]["containers"][0]["image"] == image)
+            && status.observed_generation == found.metadata.generation
+            && status.desired_number_scheduled == 1
+            && status.updated_number_scheduled == Some(1)
+            && status.number_available == Some(1)
+            && status.number_misscheduled == 0
+    })
+    .await;
+}
+
+async fn a_daemon_set_follows_its_nodes_rolls_and_is_undone(admin: &Client) {
+    let sets: Api<DaemonSet> = Api::namespaced(admin.clone(), "default");
+    let pods: Api<Pod> = Api::namespaced(admin.clone(), "default");
+    let nodes: Api<Node> = Api::all(admin.clone());
+    let label = ListParams::default().labels("app=agent");
+    create(
+        &sets,
+        json!({"metadata": {"name": "agent"}, "spec": {
+            "selector": {"matchLabels": {"app": "agent"}},
+            "template": {"metadata": {"labels": {"app": "agent"}}, "spec": {
+                "nodeSelector": {"agent": "yes"}, "containers": [{"name": "c", "image": "v1"}]}}}}),
+    )
+    .await;
+    let labelled = |value: Value| Patch::Merge(json!({"metadata": {"labels": {"agent": value}}}));
+    nodes.patch("n1", &PatchParams::default(), &labelled(json!("yes"))).await.unwrap();
+    everywhere(admin, "v1", 1).await;
+    for (image, number) in [("v2", 2), ("v1", 3)] {
+        let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}});
+        sets.patch("agent", &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
+        everywhere(admin, image, number).await;
+    }
+    nodes.patch("n1", &PatchParams::default(), &labelled(Value::Null)).await.unwrap();
+    until("no pod is left where none belongs", || async {
+        pods.list(&label).await.unwrap().items.is_empty()
+    })
+    .await;
+    sets.delete("agent", &DeleteParams::foreground()).await.unwrap();
+    until("the daemon set is gone", || async { sets.get_opt("agent").await.unwrap().is_none() }).await;
 }
 
 async fn a_service_has_its_endpoints(admin: &Client) {

@@ -112,8 +112,8 @@ fn our_nodes_join_upstreams_control_plane_by_kubeadms_token() {
     a.k(&["delete", "deployment/demo", "service/demo", "pod/web", "pod/web-c", "--timeout=60s"]);
 }
 
-/// What only upstream's controllers act on. Commands with `&&`: a controller that read its revisions in other bytes than
-/// it wrote would make new ones without end.
+/// What upstream's controllers act on, in the place of ours or alone. Commands with `&&`: a controller that read its
+/// revisions in other bytes than it wrote would make new ones without end.
 const SETS: &str = r#"
 apiVersion: apps/v1
 kind: StatefulSet

@@ -3,10 +3,11 @@
 use super::acting::subresource;
 use super::rules;
 use crate::registry::columns::{config, network, workload};
-use crate::registry::strategy::{endpoints, small, workload as workloads};
+use crate::registry::strategy::{daemon_set, endpoints, revision, small, workload as workloads};
 use crate::registry::{How, Resource, ScalePaths, Subresource, Verbs};
 
 pub(super) fn rows() -> Vec<Resource> {
+    let revisions = rules(revision::CONTROLLER_REVISIONS);
     vec![
         Resource::namespaced("apps", "v1", "Deployment", "deployments", rules(workloads::DEPLOYMENTS))
             .short(&["deploy"])
@@ -21,6 +22,13 @@ pub(super) fn rows() -> Vec<Resource> {
             .selectable("status.replicas", "0")
             .with_status()
             .with_subresource(scale()),
+        Resource::namespaced("apps", "v1", "DaemonSet", "daemonsets", rules(daemon_set::DAEMON_SETS))
+            .short(&["ds"])
+            .in_categories(&["all"])
+            .with_columns(workload::daemon_sets())
+            .with_status(),
+        Resource::namespaced("apps", "v1", "ControllerRevision", "controllerrevisions", revisions)
+            .with_columns(workload::controller_revisions()),
         Resource::namespaced(
             "discovery.k8s.io",
             "v1",

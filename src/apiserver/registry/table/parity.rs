@@ -1,7 +1,7 @@
 //! What upstream v1.36.3 answered to creates (`parity/upstream.json`, recorded with `dryRun=All`), and what the rows
-//! make of the same objects: the same object, or the same mistakes in the same fields. Of ReplicationControllers
-//! and of the kinds that only upstream's controllers act on (`parity/upstream_kinds.json`), its strategies were asked
-//! without a server around them.
+//! make of the same objects: the same object, or the same mistakes in the same fields. Of ReplicationControllers,
+//! DaemonSets, ControllerRevisions and the kinds that only upstream's controllers act on (`parity/upstream_kinds.json`),
+//! its strategies were asked without a server around them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -104,7 +104,7 @@ async fn page(pages: &dyn Pages, path: &str) -> Value {
     serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap()
 }
 
-/// What upstream's discovery and tables say of these kinds, and of ReplicationControllers.
+/// What upstream's discovery and tables say of these kinds, and of some that are always served.
 fn recorded() -> Vec<Value> {
     serde_json::from_str(include_str!("parity/discovery.json")).unwrap()
 }

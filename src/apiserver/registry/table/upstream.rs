@@ -4,7 +4,7 @@
 use super::apps::scale;
 use super::{UpstreamKinds, rules};
 use crate::registry::columns::{batch, config, device, volume as volumes, workload};
-use crate::registry::strategy::{daemon_set, device as devices, job, revision, stateful_set, volume};
+use crate::registry::strategy::{device as devices, job, stateful_set, volume};
 use crate::registry::{Field, Resource};
 
 const STORAGE: &str = "storage.k8s.io";
@@ -22,7 +22,6 @@ pub(super) fn rows(kinds: UpstreamKinds) -> Vec<Resource> {
 }
 
 fn workload_rows() -> Vec<Resource> {
-    let revisions = rules(revision::CONTROLLER_REVISIONS);
     let mut jobs = Resource::namespaced("batch", "v1", "Job", "jobs", rules(job::JOBS));
     // The label is older than the field.
     jobs.fields.push(Field::new("status.successful", "/status/succeeded", "0"));
@@ -33,13 +32,6 @@ fn workload_rows() -> Vec<Resource> {
             .with_columns(workload::stateful_sets())
             .with_status()
             .with_subresource(scale()),
-        Resource::namespaced("apps", "v1", "DaemonSet", "daemonsets", rules(daemon_set::DAEMON_SETS))
-            .short(&["ds"])
-            .in_categories(&["all"])
-            .with_columns(workload::daemon_sets())
-            .with_status(),
-        Resource::namespaced("apps", "v1", "ControllerRevision", "controllerrevisions", revisions)
-            .with_columns(workload::controller_revisions()),
         jobs.in_categories(&["all"]).with_columns(batch::jobs()).with_status(),
         Resource::namespaced("batch", "v1", "CronJob", "cronjobs", rules(job::CRON_JOBS))
             .short(&["cj"])

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod daemon_sets;
 mod debugging;
 mod evictions;
 mod host;

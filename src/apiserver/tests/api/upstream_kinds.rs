@@ -43,23 +43,6 @@ async fn a_stateful_set_is_made_scaled_and_told_of() {
     assert_eq!(name.code, 422, "pods' host names are made from it");
 }
 
-/// Upstream's controllers compare them with what they would write, byte by byte.
-#[tokio::test]
-async fn a_revisions_data_keeps_its_bytes() {
-    const REVISIONS: &str = "/apis/apps/v1/namespaces/a/controllerrevisions";
-    let host = host(UpstreamKinds::Served).await;
-    let data = r#"{"spec":{"template":{"$patch":"replace","metadata":{"creationTimestamp":null,"labels":{}},"spec":{"containers":[{"command":["sh","-c","a \u0026\u0026 b \u003e c\n"],"image":"i","resources":{},"securityContext":{"runAsUser":1000}}]}}}}"#;
-    let body = format!(
-        r#"{{"apiVersion":"apps/v1","kind":"ControllerRevision","metadata":{{"name":"r"}},"data":{data},"revision":1}}"#
-    );
-    let made = host.call_as("POST", REVISIONS, "application/json", body).await;
-    assert_eq!(made.code, 201, "{}", made.text);
-    assert!(made.body["metadata"]["generation"].is_null(), "nothing of it changes");
-    for answer in [made, host.get(&format!("{REVISIONS}/r")).await, host.get(REVISIONS).await] {
-        assert!(answer.text.contains(data), "{}", answer.text);
-    }
-}
-
 #[tokio::test]
 async fn a_claim_is_bound_by_who_has_the_volumes() {
     let host = host(UpstreamKinds::Served).await;

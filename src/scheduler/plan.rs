@@ -34,6 +34,14 @@ pub fn plan(cluster: &Cluster, pod: &PodInfo) -> Result<Arc<str>, Unschedulable>
         spread.fits(node)?;
         others.fits(pod, node)
     };
+    // A daemon's pod names its node. Only when that one will not do, every node is asked why.
+    if let Some(names) = &pod.pinned {
+        let named = names.iter().filter_map(|name| cluster.node(name));
+        let named: Vec<&NodeInfo> = named.filter(|node| fits(node).is_ok()).collect();
+        if let Some(node) = best(cluster, pod, &named) {
+            return Ok(node);
+        }
+    }
     let mut feasible = Vec::new();
     let mut rejections = BTreeMap::new();
     for node in cluster.nodes() {

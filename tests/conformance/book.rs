@@ -135,16 +135,24 @@ impl Book {
         wanted: &BTreeSet<String>,
         gate: bool,
     ) -> anyhow::Result<BTreeMap<String, Trouble>> {
-        let must_pass = match self.target {
-            Target::Coracle if gate => wanted.clone(),
-            Target::Coracle => committed::passing()?,
-            _ => BTreeSet::new(),
-        };
+        let must_pass = self.must_pass(wanted, gate)?;
         let limits = committed::limits()?;
         let trouble = |name: &String| {
             ratchet::trouble(self.outcome(name), must_pass.contains(name), limits.contains_key(name))
         };
         Ok(wanted.iter().filter_map(|name| Some((name.clone(), trouble(name)?))).collect())
+    }
+
+    pub(crate) fn must_pass(
+        &self,
+        wanted: &BTreeSet<String>,
+        gate: bool,
+    ) -> anyhow::Result<BTreeSet<String>> {
+        Ok(match self.target {
+            Target::Coracle if gate => wanted.clone(),
+            Target::Coracle => committed::passing()?,
+            _ => BTreeSet::new(),
+        })
     }
 
     fn outcome(&self, name: &str) -> Option<Outcome> {

@@ -28,7 +28,7 @@ struct Spec {
     leaf_node_text: String,
     state: String,
     #[serde(default)]
-    start_time: String,
+    end_time: String,
     /// Nanoseconds.
     #[serde(default)]
     run_time: u64,
@@ -81,8 +81,9 @@ impl Told {
         let name = words.join(" ").trim_end().to_string();
         let outcome = match spec.state.as_str() {
             "passed" => Outcome::Passed,
-            // Go's zero time: it never began, it was not among the chosen.
-            "skipped" if spec.start_time.is_empty() || spec.start_time.starts_with("0001-") => return,
+            // Go's zero time: it never ran. It was not among the chosen, or the suite was ended before; then it has a
+            // time when it began nevertheless.
+            "skipped" if spec.end_time.is_empty() || spec.end_time.starts_with("0001-") => return,
             "skipped" => Outcome::Skipped,
             "interrupted" | "aborted" => {
                 self.cut_short.insert(name);
@@ -127,9 +128,11 @@ mod tests {
         {"ContainerHierarchyTexts": null, "LeafNodeType": "It", "LeafNodeText": "hangs",
          "State": "interrupted", "StartTime": "2026-01-31T01:02:03Z", "RunTime": 1},
         {"ContainerHierarchyTexts": [], "LeafNodeType": "It", "LeafNodeText": "unfit",
-         "State": "skipped", "StartTime": "2026-01-31T01:02:03Z", "Failure": {"Message": "one node only"}},
+         "State": "skipped", "EndTime": "2026-01-31T01:02:03Z", "Failure": {"Message": "one node only"}},
         {"ContainerHierarchyTexts": [], "LeafNodeType": "It", "LeafNodeText": "not chosen",
-         "State": "skipped", "StartTime": "0001-01-01T00:00:00Z"}]}]"#;
+         "State": "skipped", "EndTime": "0001-01-01T00:00:00Z"},
+        {"ContainerHierarchyTexts": [], "LeafNodeType": "It", "LeafNodeText": "not come to",
+         "State": "skipped", "StartTime": "2026-01-31T01:02:03Z", "EndTime": "0001-01-01T00:00:00Z"}]}]"#;
 
     #[test]
     fn every_spec_that_began_ended_somehow() {

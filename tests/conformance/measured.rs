@@ -94,6 +94,10 @@ impl Store {
         }
     }
 
+    pub(crate) fn forget(&mut self, names: &BTreeSet<String>) {
+        self.0.retain(|name, _| !names.contains(name));
+    }
+
     /// Takes from `others` what is not known here, and what is known better there: of this build, else of a later day.
     pub(crate) fn complete(&mut self, others: BTreeMap<String, Measured>, build: &Build) {
         fn worth<'a>(measured: &'a Measured, build: &Build) -> (bool, &'a str) {

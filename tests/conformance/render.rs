@@ -103,7 +103,12 @@ fn gap(text: &mut String, column: &Column, upstream: &Column, limits: &Limits) {
     let gap = column.gap(upstream);
     line(
         text,
-        &format!("the gap, {} that upstream passes here, failed or skipped, by what they say:", gap.len()),
+        &match gap.len() {
+            0 => "no gap: whatever was measured and upstream passes here, passes".to_string(),
+            count => {
+                format!("the gap, {count} that upstream passes here, failed or skipped, by what they say:")
+            }
+        },
     );
     for (said, names) in by_reason(column, gap.iter().copied()) {
         line(text, &format!("  {} × {said}", names.len()));

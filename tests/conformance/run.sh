@@ -6,7 +6,7 @@
 #                                          (upstream's nodes under ours), proxy (upstream's everything, our Service rules)
 #          FOCUS=EXPRESSION SKIP=EXPRESSION of test names; without FOCUS all of [Conformance], FOCUS=node: [NodeConformance]
 #          TEST='FULL NAME'                this one alone, again
-#          AGAIN=failed                    also what failed at this commit; AGAIN=all: everything anew
+#          AGAIN=failed                    what is not known of this build, and what failed; AGAIN=all: everything anew
 #          PROCS=12 MINUTES=N              how many run at once; when to stop (the next run goes on from there)
 #          RUNTIME=debian                  Debian's containerd and runc instead of 2.4 and 1.5; writes nothing into the
 #                                          repository
@@ -47,6 +47,14 @@ case ${1:-} in
 ci) [ -z "${TARGET:-}" ] || refuse "the gate judges coracle; leave TARGET out" ;;
 *) refuse "there is no part '$1'; see the top of tests/conformance/run.sh" ;;
 esac
+# Known before anything is built: whoever goes on editing meanwhile changes no result.
+if [ -z "${CORACLE_BIN:-}" ]; then
+  CORACLE_COMMIT=$(git rev-parse --short=12 HEAD)
+  changes=$(git status --porcelain -- Cargo.lock Cargo.toml rust-toolchain.toml deploy proto src)
+  CORACLE_COMMIT+=${changes:+ with changes}
+elif [ -z "${CORACLE_COMMIT:-}" ]; then
+  refuse "CORACLE_BIN is $CORACLE_BIN; of which commit is it? Say CORACLE_COMMIT too"
+fi
 if [ "$(id -u)" != 0 ]; then
   echo "The hosts are network namespaces that run containers, which needs root. Run: sudo make conformance" >&2
   exit 1
@@ -105,9 +113,18 @@ if [ -z "${CORACLE_BIN:-}" ]; then
   CORACLE_BIN=$target/release/coracle
 fi
 cargo build --locked --package conformance
+# Aside, where no other build replaces it under the hosts that run it.
+aside=$cache/bin/$(sha256sum "$CORACLE_BIN" | cut -c1-16)
+if [ ! -d "$aside" ]; then
+  find "$cache/bin" -mindepth 1 -maxdepth 1 -mtime +1 -exec rm -rf {} + 2>/dev/null || true
+  mkdir -p "$aside.part"
+  cp "$CORACLE_BIN" "$(dirname "$CORACLE_BIN")/coracle-cni" "$aside.part"
+  mv "$aside.part" "$aside"
+fi
+CORACLE_BIN=$aside/coracle
 exec 8>&-
 export RUNTIME=${RUNTIME:-}
-export CORACLE_BIN CORACLE_KUBECTL=$tools/kubectl CORACLE_UPSTREAM=$tools CORACLE_IMAGES=$cache/images
+export CORACLE_COMMIT CORACLE_BIN CORACLE_KUBECTL=$tools/kubectl CORACLE_UPSTREAM=$tools CORACLE_IMAGES=$cache/images
 export CORACLE_CONTAINERD_TOML=$cache/containerd.toml CORACLE_KEEP_LOGS=$cache/logs CONFORMANCE_CACHE=$cache
 step "The suite"
 exec "$target/debug/conformance" "$@"

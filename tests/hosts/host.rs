@@ -15,7 +15,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::hosts::{
-    interrupt::say,
+    interrupt::{self, say},
     link::{self, Link},
     program::{Dead, Started, tail, within},
 };
@@ -275,6 +275,8 @@ impl Host {
         loop {
             match look(self) {
                 Ok(found) => return found,
+                // The way out that takes down what was started.
+                Err(_) if interrupt::check().is_err() => panic!("interrupted while waiting: {what}"),
                 Err(complaint) if Instant::now() > until => {
                     // Where a program has gone, that is why.
                     let dead = self.dead().map(|dead| format!("\n--- {dead}")).unwrap_or_default();
